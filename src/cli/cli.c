@@ -1,0 +1,151 @@
+/* cli.c: finds the command; `husk help`, `husk version`. Flags are described by the configuration's tables. */
+#include <errno.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/flags.h"
+
+const struct command commands[] = {
+	{"run", "[CONFIG.json] [flags]", "run a VM in the foreground", cmd_run, help_run},
+	{"check", "[--accelerator NAME]", "what of this host husk can use, and what to do where something is missing", cmd_check,
+	 help_check},
+	{"config", "schema | docs | check FILE [flags]", "the configuration's JSON Schema and manual; check a file", cmd_config,
+	 help_config},
+	{"version", "", "print the version", cmd_version, NULL},
+	{"help", "[COMMAND | firecracker]", "this text, or more about one command", cmd_help, NULL},
+	{NULL, NULL, NULL, NULL, NULL},
+};
+
+void help_general(FILE *out)
+{
+	fputs("husk runs a kernel in a small virtual machine.\n\n", out);
+	for (const struct command *c = commands; c->name; c++)
+		fprintf(out, "  husk %-8s%-36s%s\n", c->name, c->usage, c->summary);
+	fputs("\n  husk --no-api --config-file FILE ...          Firecracker's own command line (husk help firecracker)\n"
+	      "\nA first VM:  husk run --kernel vmlinuz --initrd initrd.img\n"
+	      "Manual: docs/cli.md, docs/config.md, husk(1)\n",
+	      out);
+}
+
+void help_command(FILE *out, const struct command *c)
+{
+	fprintf(out, "husk %s%s%s: %s\n", c->name, *c->usage ? " " : "", c->usage, c->summary);
+	if (c->help)
+		c->help(out);
+}
+
+void help_run(FILE *out)
+{
+	fputs("\nThe VM is what CONFIG.json says (husk config docs), changed by the flags. --drive and --net add to the file's lists.\n"
+	      "The serial port is on standard input and output unless --serial says otherwise; on a terminal Ctrl-a x ends the "
+	      "VM.\n\nFlags:\n",
+	      out);
+	config_flags_help(out);
+	fputs("  --trace PATTERNS        Print the events that match, like 'virtio_*,bus_*'; \"help\" lists them\n"
+	      "  --trace-file FILE       Where they go; standard error when absent\n"
+	      "\nExit codes: 0 powered off, or ended from the host; 1 error; 2 usage; 10 reboot; 11 guest panic; 12 guest crash (triple "
+	      "fault);\n"
+	      "13 the accelerator could not go on.\n",
+	      out);
+}
+
+void help_config(FILE *out)
+{
+	fputs("\n  schema         JSON Schema (draft 2020-12) of a configuration file\n"
+	      "  docs           the manual of a configuration file, in Markdown\n"
+	      "  check FILE     check a file, with the flags of husk run if any; opens nothing that it names\n",
+	      out);
+}
+
+void help_check(FILE *out)
+{
+	fputs("\nOne line each: ok, warn or fail. Exit code 0 when a VM can run here, 1 when not.\n"
+	      "  --accelerator NAME      just this one: 0 only when it is usable\n",
+	      out);
+}
+
+void help_firecracker(FILE *out)
+{
+	fputs("husk --no-api --config-file FILE [flags]: run a VM as `firecracker` " FIRECRACKER_VERSION " does\n\n"
+	      "Taken as by Firecracker: --config-file --no-api --id --boot-timer --log-path --level --module --show-level "
+	      "--show-log-origin\n"
+	      "--metrics-path --version. Accepted, without effect: --api-sock --no-seccomp --seccomp-filter --enable-pci --start-time-us\n"
+	      "--start-time-cpu-us --parent-cpu-time-us --http-api-max-payload-size --mmds-size-limit. Refused: --metadata "
+	      "--snapshot-version\n"
+	      "--describe-snapshot. There is no API server yet: without --no-api husk ends with an error.\n"
+	      "The log goes to standard output until --log-path. Exit codes: 0; 1 error; 153 command line not understood.\n",
+	      out);
+}
+
+static const struct command *find_command(const char *name)
+{
+	for (const struct command *c = commands; c->name; c++) {
+		if (!strcmp(c->name, name))
+			return c;
+	}
+	return NULL;
+}
+
+int cmd_version(int argc, char **argv, struct err *e)
+{
+	(void)argc, (void)argv, (void)e;
+	puts("husk " HUSK_VERSION " (command line and configuration of Firecracker v" FIRECRACKER_VERSION ")");
+	return EXIT_OK;
+}
+
+int cmd_help(int argc, char **argv, struct err *e)
+{
+	const struct command *c;
+
+	if (argc < 2) {
+		help_general(stdout);
+		return EXIT_OK;
+	}
+	if (!strcmp(argv[1], "firecracker")) {
+		help_firecracker(stdout);
+		return EXIT_OK;
+	}
+	c = find_command(argv[1]);
+	if (c) {
+		help_command(stdout, c);
+		return EXIT_OK;
+	}
+	err_set(e, -EINVAL, "there is no help about \"%s\"; \"husk help\" lists the commands", argv[1]);
+	return EXIT_USAGE;
+}
+
+static bool wants_help(int argc, char **argv)
+{
+	for (int i = 0; i < argc; i++) {
+		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h"))
+			return true;
+	}
+	return false;
+}
+
+int cli_main(int argc, char **argv, struct err *e)
+{
+	const struct command *c;
+	struct suggest s;
+
+	if (argc < 2) {
+		help_general(stderr);
+		return EXIT_USAGE;
+	}
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+		return cmd_help(1, argv, e);
+	if (argv[1][0] == '-')
+		return cmd_firecracker(argc, argv, e);
+	c = find_command(argv[1]);
+	if (c && wants_help(argc - 2, argv + 2)) {
+		help_command(stdout, c);
+		return EXIT_OK;
+	}
+	if (c)
+		return c->run(argc - 1, argv + 1, e);
+	suggest_init(&s, argv[1]);
+	for (c = commands; c->name; c++)
+		suggest_try(&s, c->name);
+	err_set(e, -EINVAL, "unknown command \"%.60s\"%s; \"husk help\" lists them", argv[1], suggest_text(&s, ""));
+	return EXIT_USAGE;
+}

@@ -1,0 +1,235 @@
+/*
+ * firecracker.c: Firecracker's own command line, so that what starts Firecracker can start husk: its flags, its log lines, its exit codes.
+ * The API server is not there yet: --no-api --config-file is what runs.
+ */
+#include <errno.h>
+#include <json-c/json_object.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/args.h"
+#include "cli/cli.h"
+#include "cli/invocation.h"
+#include "cli/session.h"
+
+enum fc_kind {
+	FC_CONFIG, /* husk's flag of the same name */
+	FC_CONFIG_FILE,
+	FC_NO_API,
+	FC_VERSION,
+	FC_HELP,
+	FC_IGNORED,	/* nothing to do for it */
+	FC_WITHOUT,	/* accepted, but what it asks for is missing: a warning */
+	FC_UNSUPPORTED, /* refused */
+};
+
+struct fc_flag {
+	const char *name;
+	bool value; /* takes one */
+	enum fc_kind kind;
+	const char *text; /* FC_WITHOUT, FC_UNSUPPORTED: what to say */
+};
+
+static const struct fc_flag fc_flags[] = {
+	{"api-sock", true, FC_IGNORED, NULL},
+	{"boot-timer", false, FC_CONFIG, NULL},
+	{"config-file", true, FC_CONFIG_FILE, NULL},
+	{"describe-snapshot", true, FC_UNSUPPORTED, "husk has no snapshots yet"},
+	{"enable-pci", false, FC_WITHOUT, "husk has no PCI bus yet: devices are on virtio-mmio"},
+	{"help", false, FC_HELP, NULL},
+	{"http-api-max-payload-size", true, FC_IGNORED, NULL},
+	{"id", true, FC_CONFIG, NULL},
+	{"level", true, FC_CONFIG, NULL},
+	{"log-path", true, FC_CONFIG, NULL},
+	{"metadata", true, FC_UNSUPPORTED, "husk has no metadata service yet"},
+	{"metrics-path", true, FC_CONFIG, NULL},
+	{"mmds-size-limit", true, FC_IGNORED, NULL},
+	{"module", true, FC_CONFIG, NULL},
+	{"no-api", false, FC_NO_API, NULL},
+	{"no-seccomp", false, FC_IGNORED, NULL},
+	{"parent-cpu-time-us", true, FC_IGNORED, NULL},
+	{"seccomp-filter", true, FC_WITHOUT, "husk has no seccomp filters yet: the filter is not installed"},
+	{"show-level", false, FC_CONFIG, NULL},
+	{"show-log-origin", false, FC_CONFIG, NULL},
+	{"snapshot-version", false, FC_UNSUPPORTED, "husk has no snapshots yet"},
+	{"start-time-cpu-us", true, FC_IGNORED, NULL},
+	{"start-time-us", true, FC_IGNORED, NULL},
+	{"version", false, FC_VERSION, NULL},
+};
+
+struct fc_args {
+	struct invocation inv;
+	bool no_api, version, help;
+	u64 warnings; /* bit i: fc_flags[i].text is to be logged */
+};
+
+static const struct fc_flag *find_flag(const char *name)
+{
+	for (u32 i = 0; i < ARRAY_SIZE(fc_flags); i++) {
+		if (!strcmp(fc_flags[i].name, name))
+			return &fc_flags[i];
+	}
+	return NULL;
+}
+
+static int unknown_flag(const struct args *a, struct err *e)
+{
+	struct suggest s;
+
+	if (!*a->name)
+		return err_set(e, -EINVAL, "\"%s\" is not understood: Firecracker's command line has flags only", a->value);
+	suggest_init(&s, a->name);
+	for (u32 i = 0; i < ARRAY_SIZE(fc_flags); i++)
+		suggest_try(&s, fc_flags[i].name);
+	return err_set(e, -EINVAL, "unknown flag --%s%s; without a command husk takes Firecracker's flags (\"husk help firecracker\")",
+		       a->name, suggest_text(&s, "--"));
+}
+
+static int take_flag(struct fc_args *fc, const struct fc_flag *flag, const char *value, struct err *e)
+{
+	struct config_flag config_flag;
+
+	switch (flag->kind) {
+	case FC_CONFIG:
+		if (config_flag_find(flag->name, &config_flag))
+			invocation_add(&fc->inv, &config_flag, value);
+		break;
+	case FC_CONFIG_FILE:
+		fc->inv.config_path = value;
+		break;
+	case FC_NO_API:
+		fc->no_api = true;
+		break;
+	case FC_VERSION:
+		fc->version = true;
+		break;
+	case FC_HELP:
+		fc->help = true;
+		break;
+	case FC_IGNORED:
+		break;
+	case FC_WITHOUT:
+		fc->warnings |= BIT(flag - fc_flags);
+		break;
+	case FC_UNSUPPORTED:
+		return err_set(e, -EOPNOTSUPP, "--%s: %s", flag->name, flag->text);
+	}
+	return 0;
+}
+
+static int parse(struct fc_args *fc, int argc, char **argv, struct err *e)
+{
+	struct args a;
+	int r = 0;
+
+	args_init(&a, argc, argv);
+	while (r == 0 && args_next(&a)) {
+		const struct fc_flag *flag = *a.name ? find_flag(a.name) : NULL;
+		const char *value = NULL;
+
+		if (!flag)
+			return unknown_flag(&a, e);
+		if (flag->value)
+			value = args_value(&a, e);
+		if (flag->value ? !value : args_no_value(&a, e) < 0)
+			return -EINVAL;
+		r = take_flag(fc, flag, value, e);
+	}
+	if (r == 0 && fc->no_api && !fc->inv.config_path)
+		return err_set(e, -EINVAL, "--no-api needs --config-file FILE");
+	return r;
+}
+
+/* The logger alone, as far as it is right, so that a failure gets logged where it should be. */
+static void read_logger(const struct fc_args *fc, struct json_object *root, struct config *c)
+{
+	struct invocation flags_only = fc->inv;
+
+	flags_only.config_path = NULL;
+	if (root)
+		json_object_get(root);
+	else if (invocation_json(&flags_only, &root, NULL) < 0)
+		return;
+	if (config_parse_logger(c, root, invocation_origin(&fc->inv), NULL) < 0)
+		*c = (struct config){0};
+	json_object_put(root);
+}
+
+/* The whole configuration into *c; on failure just its logger. */
+static int read_config(const struct fc_args *fc, struct config *c, struct err *e)
+{
+	struct json_object *root = NULL;
+	int r = invocation_json(&fc->inv, &root, e);
+
+	*c = (struct config){0};
+	if (r == 0)
+		r = config_parse(c, root, invocation_origin(&fc->inv), e);
+	if (r < 0)
+		read_logger(fc, root, c);
+	json_object_put(root);
+	return r;
+}
+
+static void log_start(const struct fc_args *fc, struct log *log)
+{
+	log_info(log, "Running Firecracker v" FIRECRACKER_VERSION);
+	log_info(log, "This is husk " HUSK_VERSION ", which takes Firecracker's command line");
+	for (u32 i = 0; i < ARRAY_SIZE(fc_flags); i++) {
+		if (fc->warnings & BIT(i))
+			log_warn(log, "--%s: %s", fc_flags[i].name, fc_flags[i].text);
+	}
+}
+
+static int log_end(struct log *log, const struct err *e, int r, enum vm_end end)
+{
+	bool good = r == 0 && (end == VM_END_POWEROFF || end == VM_END_REBOOT || end == VM_END_HOST);
+
+	if (r < 0)
+		log_error(log, "%s", e->msg);
+	if (good)
+		log_info(log, "Firecracker exiting successfully. exit_code=%d", EXIT_OK);
+	else
+		log_error(log, "Firecracker exiting with error. exit_code=%d", EXIT_ERROR);
+	return good ? EXIT_OK : EXIT_ERROR;
+}
+
+static int run(const struct fc_args *fc, struct err *e)
+{
+	struct config c;
+	struct trace trace = {0};
+	enum vm_end end = VM_END_NONE;
+	struct log log;
+	int config_result = read_config(fc, &c, e);
+	int r = session_log(&log, &c, STDOUT_FILENO, LOG_INFO, config_result < 0 ? NULL : e);
+
+	log_start(fc, &log);
+	if (config_result < 0)
+		log_error(&log, "Configuration for VMM from one single json failed");
+	else if (r == 0)
+		r = session_run(&c, &log, &trace, "Successfully started microvm that was configured from one single json", &end, e);
+	r = log_end(&log, e, config_result < 0 ? config_result : r, end);
+	log_fini(&log);
+	config_fini(&c);
+	return r;
+}
+
+int cmd_firecracker(int argc, char **argv, struct err *e)
+{
+	struct fc_args fc = {0};
+	int code = EXIT_OK;
+
+	if (parse(&fc, argc, argv, e) < 0) {
+		code = EXIT_FC_ARGS;
+	} else if (fc.help) {
+		help_firecracker(stdout);
+	} else if (fc.version) {
+		puts("Firecracker v" FIRECRACKER_VERSION "\nhusk " HUSK_VERSION);
+	} else if (!fc.no_api) {
+		err_set(e, -EOPNOTSUPP, "husk has no API server yet; add --no-api (and --config-file FILE)");
+		code = EXIT_ERROR;
+	} else {
+		code = run(&fc, e);
+	}
+	invocation_fini(&fc.inv);
+	return code;
+}

@@ -1,0 +1,86 @@
+/* run.c: `husk run`: a VM from a configuration file, flags, or both, in the foreground. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli.h"
+#include "cli/invocation.h"
+#include "cli/session.h"
+
+static int exit_code_of(enum vm_end end)
+{
+	switch (end) {
+	case VM_END_REBOOT:
+		return EXIT_REBOOT;
+	case VM_END_PANIC:
+		return EXIT_PANIC;
+	case VM_END_CRASH:
+		return EXIT_CRASH;
+	case VM_END_INTERNAL:
+		return EXIT_INTERNAL;
+	case VM_END_NONE:
+	case VM_END_POWEROFF:
+	case VM_END_HOST:
+		break;
+	}
+	return EXIT_OK;
+}
+
+static int open_trace(const struct invocation *inv, int *fd, struct trace *trace, struct err *e)
+{
+	if (!inv->trace)
+		return 0;
+	if (inv->trace_file) {
+		*fd = open(inv->trace_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+		if (*fd < 0)
+			return err_errno(e, "trace file \"%s\"", inv->trace_file);
+	}
+	return trace_enable(trace, inv->trace, *fd >= 0 ? *fd : STDERR_FILENO, e);
+}
+
+static int run_config(const struct invocation *inv, const struct config *c, struct err *e)
+{
+	enum vm_end end = VM_END_NONE;
+	auto_fd int trace_fd = -1;
+	struct trace trace = {0};
+	struct log log;
+	int r = session_log(&log, c, STDERR_FILENO, LOG_WARN, e);
+
+	if (r == 0)
+		r = open_trace(inv, &trace_fd, &trace, e);
+	if (r == 0)
+		r = session_run(c, &log, &trace, "the VM is built and starts", &end, e);
+	trace_fini(&trace);
+	log_fini(&log);
+	return r < 0 ? EXIT_ERROR : exit_code_of(end);
+}
+
+static int run_invocation(const struct invocation *inv, struct err *e)
+{
+	struct config c;
+	int code;
+
+	if (inv->trace && !strcmp(inv->trace, "help")) {
+		trace_list(STDOUT_FILENO);
+		return EXIT_OK;
+	}
+	if (!inv->config_path && !inv->nr_flags) {
+		err_set(e, -EINVAL, "nothing to run: give a configuration file or --kernel FILE (\"husk help run\")");
+		return EXIT_USAGE;
+	}
+	if (invocation_config(inv, &c, e) < 0)
+		return EXIT_ERROR;
+	code = run_config(inv, &c, e);
+	config_fini(&c);
+	return code;
+}
+
+int cmd_run(int argc, char **argv, struct err *e)
+{
+	struct invocation inv;
+	int code = invocation_parse(&inv, argc, argv, e) < 0 ? EXIT_USAGE : run_invocation(&inv, e);
+
+	invocation_fini(&inv);
+	return code;
+}

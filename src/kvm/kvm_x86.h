@@ -1,0 +1,42 @@
+/* kvm_x86.h: what the x86-64 files of the KVM accelerator share. */
+#ifndef HUSK_KVM_X86_H
+#define HUSK_KVM_X86_H
+
+#include "arch/x86_64/cpu.h"
+#include "kvm/kvm.h"
+
+struct kvm_arch_vm {
+	u32 xsave_size; /* bytes that KVM moves as XSAVE area, at least 4096 */
+	bool has_xsave2, has_sregs2, has_payload, has_triple_fault;
+	u32 nr_msrs;
+	u32 msrs[X86_MSR_MAX]; /* what vcpu_pull asks for; not all of them are there on each host */
+};
+
+struct kvm_arch_vcpu {
+	struct x86_cpuid_table cpuid; /* what KVM was told last */
+};
+
+static inline struct kvm_arch_vm *kvm_x86_of(const struct vcpu *v)
+{
+	return kvm_vm_of(v->vm)->arch;
+}
+
+/* KVM_SET_TSS_ADDR and the identity map: 4 pages that Intel processors without "unrestricted guest" need, out of the guest's way. fd: a VM.
+ */
+int kvm_x86_reserve_pages(int fd, struct err *e) MUST_CHECK;
+
+/* kvm_selftest.c: the test itself, whatever the processor says it can do. fd: /dev/kvm */
+int kvm_selftest_run(int fd, struct err *e) MUST_CHECK;
+
+/* kvm_x86_msr.c */
+/* Makes kv->arch->msrs: KVM's list and what it leaves out. */
+int kvm_msr_list(struct kvm_vm *kv, struct err *e) MUST_CHECK;
+/* Fills cpu->msrs with those of the list that this vCPU has. */
+int kvm_msrs_pull(struct vcpu *v, struct err *e) MUST_CHECK;
+/*
+ * Writes cpu->msrs, in two steps: `late` ones set something going that the others and the LAPIC must be ready for (TSC deadline timer,
+ * performance counters). KVM refusing one is an error that names it, unless its value is 0: not being there is as good.
+ */
+int kvm_msrs_push(struct vcpu *v, bool late, struct err *e) MUST_CHECK;
+
+#endif

@@ -1,0 +1,176 @@
+/* kvm_x86_msr.c: the model-specific registers of a vCPU, between KVM and the canonical state. */
+#include "kvm/kvm_x86.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+enum {
+	MSR_TSC = 0x10,
+	MSR_KVM_OLD_WALL_CLOCK = 0x11,
+	MSR_KVM_OLD_SYSTEM_TIME = 0x12,
+	MSR_TSC_ADJUST = 0x3b,
+	MSR_SPEC_CTRL = 0x48,
+	MSR_PAT = 0x277,
+	MSR_MTRR_DEF_TYPE = 0x2ff,
+	MSR_PERF_GLOBAL_CTRL = 0x38f,
+	MSR_TSC_DEADLINE = 0x6e0,
+	MSR_XSS = 0xda0,
+};
+
+struct msr_range {
+	u32 first, last;
+};
+
+/* Saved whatever KVM_GET_MSR_INDEX_LIST says: kernels differ in what they list. */
+static const struct msr_range always[] = {
+	{MSR_TSC, MSR_TSC},
+	{MSR_TSC_ADJUST, MSR_TSC_ADJUST},
+	{MSR_SPEC_CTRL, MSR_SPEC_CTRL},
+	{0x174, 0x176}, /* SYSENTER */
+	{0x17a, 0x17a}, /* MCG_STATUS */
+	{0x1a0, 0x1a0}, /* MISC_ENABLE */
+	{0x200, 0x20f}, /* MTRRs: variable, */
+	{0x250, 0x250}, /* fixed 64K, */
+	{0x258, 0x259}, /* 16K, */
+	{0x268, 0x26f}, /* 4K, */
+	{MSR_PAT, MSR_PAT},
+	{MSR_MTRR_DEF_TYPE, MSR_MTRR_DEF_TYPE},
+	{MSR_TSC_DEADLINE, MSR_TSC_DEADLINE},
+	{MSR_XSS, MSR_XSS},
+	{0x4b564d00, 0x4b564d08}, /* KVM's own: clocks, steal time, PV EOI, poll control, migration control */
+	{0xc0000081, 0xc0000084}, /* STAR, LSTAR, CSTAR, SFMASK */
+	{0xc0000102, 0xc0000103}, /* KERNEL_GS_BASE, TSC_AUX */
+};
+
+/* Never saved, though KVM may list it. */
+static const struct msr_range never[] = {
+	{MSR_KVM_OLD_WALL_CLOCK, MSR_KVM_OLD_SYSTEM_TIME}, /* the same registers as 0x4b564d00 and 01 */
+	{0x480, 0x4ff},					   /* VMX capabilities: VMX is not shown to guests */
+	{0x40000000, 0x400001ff},			   /* Hyper-V: not shown; asking for them makes KVM allocate its state */
+};
+
+static bool in_ranges(const struct msr_range *r, size_t n, u32 msr)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (msr >= r[i].first && msr <= r[i].last)
+			return true;
+	}
+	return false;
+}
+
+static int list_add(struct kvm_arch_vm *kx, u32 msr, struct err *e)
+{
+	for (u32 i = 0; i < kx->nr_msrs; i++) {
+		if (kx->msrs[i] == msr)
+			return 0;
+	}
+	if (kx->nr_msrs == X86_MSR_MAX)
+		return err_set(e, -E2BIG, "this KVM has more than %u MSRs to save", X86_MSR_MAX);
+	kx->msrs[kx->nr_msrs++] = msr;
+	return 0;
+}
+
+int kvm_msr_list(struct kvm_vm *kv, struct err *e)
+{
+	struct kvm_msr_list head = {.nmsrs = 0};
+	auto_free struct kvm_msr_list *list = NULL;
+	int ret = 0;
+
+	/* The first call fails with E2BIG and says how many there are. */
+	if (ioctl(kv->dev_fd, KVM_GET_MSR_INDEX_LIST, &head) < 0 && errno != E2BIG)
+		return err_errno(e, "KVM does not list its MSRs");
+	list = xzalloc(sizeof(*list) + head.nmsrs * sizeof(list->indices[0]));
+	list->nmsrs = head.nmsrs;
+	if (ioctl(kv->dev_fd, KVM_GET_MSR_INDEX_LIST, list) < 0)
+		return err_errno(e, "KVM does not list its MSRs");
+	for (size_t i = 0; i < ARRAY_SIZE(always) && !ret; i++) {
+		for (u32 msr = always[i].first; msr <= always[i].last && !ret; msr++)
+			ret = list_add(kv->arch, msr, e);
+	}
+	for (u32 i = 0; i < list->nmsrs && !ret; i++) {
+		if (!in_ranges(never, ARRAY_SIZE(never), list->indices[i]))
+			ret = list_add(kv->arch, list->indices[i], e);
+	}
+	return ret;
+}
+
+/* KVM takes up to 256 at a time; this is what fits the stack well. */
+#define BATCH 64u
+union msr_batch {
+	struct kvm_msrs msrs;
+	u8 room[sizeof(struct kvm_msrs) + BATCH * sizeof(struct kvm_msr_entry)];
+};
+
+static bool is_late(u32 msr)
+{
+	return msr == MSR_TSC_DEADLINE || msr == MSR_PERF_GLOBAL_CTRL;
+}
+
+/* KVM stops at the first MSR that it does not have and returns how many came before it: leave that one out and go on. */
+int kvm_msrs_pull(struct vcpu *v, struct err *e)
+{
+	const struct kvm_arch_vm *kx = kvm_x86_of(v);
+	const struct kvm_vcpu *kc = v->accel;
+	struct cpu_state *cpu = v->cpu;
+	union msr_batch b = {0};
+	u32 next = 0;
+
+	cpu->nr_msrs = 0;
+	while (next < kx->nr_msrs) {
+		u32 n = MIN(BATCH, kx->nr_msrs - next);
+		int got;
+
+		for (u32 i = 0; i < n; i++)
+			b.msrs.entries[i] = (struct kvm_msr_entry){.index = kx->msrs[next + i]};
+		b.msrs.nmsrs = n;
+		got = ioctl(kc->fd, KVM_GET_MSRS, &b);
+		if (got < 0)
+			return err_errno(e, "KVM cannot read MSRs");
+		for (u32 i = 0; i < (u32)got; i++)
+			cpu->msrs[cpu->nr_msrs++] = (struct x86_msr){.index = b.msrs.entries[i].index, .value = b.msrs.entries[i].data};
+		next += (u32)got < n ? (u32)got + 1 : n;
+	}
+	return 0;
+}
+
+static int write_batch(const struct kvm_vcpu *kc, union msr_batch *b, u32 n, struct err *e)
+{
+	while (n) {
+		u32 done;
+		int ret;
+
+		b->msrs.nmsrs = n;
+		ret = ioctl(kc->fd, KVM_SET_MSRS, b);
+		if (ret < 0)
+			return err_errno(e, "KVM cannot write MSRs");
+		done = (u32)ret;
+		if (done < n && b->msrs.entries[done].data)
+			return err_set(e, -EINVAL, "KVM refuses MSR 0x%x = 0x%llx: this host's processor or kernel does not have it",
+				       b->msrs.entries[done].index, (unsigned long long)b->msrs.entries[done].data);
+		done = MIN(done + 1, n);
+		n -= done;
+		memmove(b->msrs.entries, b->msrs.entries + done, n * sizeof(b->msrs.entries[0]));
+	}
+	return 0;
+}
+
+int kvm_msrs_push(struct vcpu *v, bool late, struct err *e)
+{
+	const struct cpu_state *cpu = v->cpu;
+	union msr_batch b = {0};
+	u32 n = 0;
+	int ret = 0;
+
+	for (u32 i = 0; i < cpu->nr_msrs && !ret; i++) {
+		if (is_late(cpu->msrs[i].index) != late)
+			continue;
+		b.msrs.entries[n++] = (struct kvm_msr_entry){.index = cpu->msrs[i].index, .data = cpu->msrs[i].value};
+		if (n == BATCH) {
+			ret = write_batch(v->accel, &b, n, e);
+			n = 0;
+		}
+	}
+	return ret < 0 ? ret : write_batch(v->accel, &b, n, e);
+}

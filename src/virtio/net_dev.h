@@ -1,0 +1,79 @@
+/* net_dev.h: what the parts of the network device share: net.c (class, features, control queue), net_io.c (frames). */
+#ifndef HUSK_NET_DEV_H
+#define HUSK_NET_DEV_H
+
+#include "virtio/backend/net.h"
+#include "virtio/virtio.h"
+
+struct net_cfg {
+	char *iface_id, *host_dev_name, *passt_socket, *guest_mac;
+	u64 mtu, queue_pairs;
+};
+
+/* Goes into a snapshot. */
+struct net_state {
+	u8 mac[6];
+	u16 status;	    /* VIRTIO_NET_S_* */
+	u16 pairs;	    /* that the driver uses */
+	u64 guest_offloads; /* VIRTIO_NET_F_GUEST_* that it wants now */
+};
+
+struct net_counters {
+	u64 rx_frames, rx_bytes, rx_drops, rx_starved; /* starved: the driver had no buffers */
+	u64 tx_frames, tx_bytes, tx_drops, tx_malformed;
+};
+
+/*
+ * A queue pair: receive queue 2n, transmit queue 2n + 1, descriptor n of the backend.
+ *
+ * Receive buffers are taken off the queue ahead of the frame, as many as rx_goal bytes need, so that the host writes straight into them.
+ *
+ *   rx_mem   | filled, pushed | chain | chain | chain |            |     a chain is cut off behind its last element
+ *                     rx_head ^                       ^ rx_tail
+ *   one readv = [ iovecs of these chains ........... | spill ]           spill: NET_FRAME_MAX bytes of our own
+ *
+ * Most frames end inside the chains. One that does not is not lost: it is pending until the driver has added the buffers that its part in
+ * the spill needs. rx_goal is a few frames' worth while frames are small, and a whole GSO frame after a large one.
+ */
+struct net_pair {
+	struct virtio_net *net; /* borrowed */
+	u32 index;
+	struct loop_fd watch; /* fd is the backend's */
+	bool rx_starved;      /* no buffers: the driver's kick goes on */
+	bool tx_blocked;      /* the descriptor is full: EPOLLOUT goes on */
+	u8 *rx_mem, *spill;   /* owned */
+	u32 rx_head, rx_tail; /* bytes in rx_mem */
+	u64 rx_room;	      /* bytes that the chains hold */
+	u32 rx_goal, rx_small_run;
+	u32 pending, pending_placed; /* length of the pending frame, 0: none; bytes of it that are in the chains */
+};
+
+struct virtio_net {
+	struct virtio_dev vdev; /* first */
+	const struct net_cfg *cfg;
+	struct net_backend *backend; /* owned */
+	struct net_state state;
+	struct net_counters counters;
+	bool paused;
+	bool gone; /* the other end of the backend: link down for good */
+	struct net_pair pairs[NET_MAX_PAIRS];
+};
+
+static inline struct virtio_net *to_net(struct virtio_dev *vdev)
+{
+	return container_of(vdev, struct virtio_net, vdev);
+}
+
+/* net_io.c */
+/* Sets up n->pairs for the backend's descriptors, and undoes it. ctx: before start; loop */
+void net_io_init(struct virtio_net *n);
+void net_io_fini(struct virtio_net *n);
+/* Moves frames, a bounded number. ctx: loop, lock held */
+void net_rx(struct net_pair *p);
+void net_tx(struct net_pair *p);
+/* Gives buffers back to the queues and forgets the pending frames: before a reset or a snapshot. ctx: any, lock held */
+void net_io_release(struct virtio_net *n);
+/* Watches the descriptors of the pairs in use for what they wait for. ctx: loop, lock held */
+void net_io_watch(struct virtio_net *n);
+
+#endif

@@ -1,0 +1,92 @@
+/*
+ * device.h: what a device is. A device is one .c file with one class; the class list (src/class_list.c) names the class and nothing else
+ * includes it. From the class come its configuration section (keys, help, docs, flags), and how it is made.
+ */
+#ifndef HUSK_DEVICE_H
+#define HUSK_DEVICE_H
+
+#include <pthread.h>
+
+#include "vmm/base/log.h"
+#include "vmm/bus.h"
+#include "vmm/irq.h"
+
+struct cfg_table;
+struct cfg_flag;
+struct device;
+
+/* Where the machine puts a device. */
+struct dev_slot {
+	u64 mmio_base, mmio_len; /* len 0: none */
+	u64 pio_base, pio_len;
+	u32 gsi;
+	bool has_gsi;
+};
+
+/* A counter of a device or a vCPU: a u64 at this offset of its struct, only ever added to (atomic, relaxed). Tables end with name NULL. */
+struct counter_desc {
+	const char *name;
+	size_t offset;
+};
+
+struct device_class {
+	const char *name; /* "virtio-blk" */
+
+	/* Configuration; section NULL: the machine makes the device itself. */
+	const char *section;		/* top-level key: "drives" */
+	bool list;			/* the section is an array of objects, one device each; else one object, one device */
+	const struct cfg_table *config; /* fields of one object */
+	const struct cfg_flag *flag;	/* command-line short form, or NULL */
+	/* For lists: orders devices before they are made (root drive first); NULL keeps the order of the file. */
+	int (*order)(const void *cfg_a, const void *cfg_b);
+	/* Checks of one device's configuration that no type expresses; opens nothing. May be NULL. */
+	int (*check)(const void *cfg, struct err *e);
+
+	bool mmio_slot;			     /* wants a virtio-mmio slot (4 KiB of MMIO and an edge GSI) from the machine */
+	const char *metrics_group;	     /* "block"; NULL: no counters */
+	const struct counter_desc *counters; /* offsets from the start of the struct that embeds struct device */
+	const char *acpi_hid;		     /* how the DSDT names it, e.g. "LNRO0005"; NULL: not in the DSDT by class */
+
+	/* Makes one device: allocates a struct that embeds struct device first, opens its host resources, claims its bus ranges.
+	 * cfg is the parsed object (struct that class->config describes), or NULL for a machine device; it outlives the device.
+	 * On failure nothing is left behind. ctx: before start */
+	int (*create)(struct vm *vm, const struct device_class *cls, const void *cfg, const struct dev_slot *slot, struct device **out,
+		      struct err *e);
+	void (*destroy)(struct device *dev);
+
+	/* Optional. ctx: loop; start: just before the first vCPU runs; quiesce: vCPUs parked, finish or hold all I/O */
+	int (*start)(struct device *dev, struct err *e);
+	void (*quiesce)(struct device *dev);
+	void (*resume)(struct device *dev);
+	/* Text that the device wants at the end of the kernel command line ("root=/dev/vda rw"), appended to buf; may be NULL. */
+	void (*cmdline)(struct device *dev, char *buf, size_t size);
+};
+
+struct device {
+	const struct device_class *cls;
+	struct vm *vm; /* borrowed */
+	char id[65];   /* unique in its class: "rootfs", "eth0"; or the class name */
+	struct dev_slot slot;
+	pthread_mutex_t lock; /* guards everything in the device that both vCPU and loop threads touch; order vm -> dev -> irq */
+	struct log_limit guest_log;
+};
+
+/* Every device class of this build, NULL-ended, in the order in which devices are made (it names vda, eth0, ...): src/class_list.c */
+extern const struct device_class *const device_classes[];
+/* Borrowed, or NULL. */
+const struct device_class *device_class_find(const char *name);
+
+/* For create and destroy. */
+void device_init(struct device *dev, struct vm *vm, const struct device_class *cls, const char *id, const struct dev_slot *slot);
+void device_fini(struct device *dev);
+
+static inline void device_lock(struct device *dev)
+{
+	pthread_mutex_lock(&dev->lock);
+}
+static inline void device_unlock(struct device *dev)
+{
+	pthread_mutex_unlock(&dev->lock);
+}
+
+#endif

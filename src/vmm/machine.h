@@ -1,0 +1,31 @@
+/*
+ * machine.h: what each architecture provides (src/arch/<arch>/machine.c; the build picks one).
+ * It owns the memory map, the platform devices, the slots that virtio-mmio devices sit in, firmware tables and the boot protocol.
+ * ctx: before start, unless said otherwise.
+ */
+#ifndef HUSK_MACHINE_H
+#define HUSK_MACHINE_H
+
+#include "vmm/device.h"
+#include "vmm/mem.h"
+#include "vmm/vcpu.h"
+
+struct arch_cpu_caps;
+
+/* Fills ranges (at most MEM_MAX_REGIONS) for ram_size bytes; returns how many. */
+u32 machine_memory_map(u64 ram_size, struct mem_range *ranges);
+/* Makes the platform devices (serial, RTC, reset, ...) of this machine, by class name, in vm->devices. */
+int machine_init(struct vm *vm, struct err *e) MUST_CHECK;
+void machine_fini(struct vm *vm);
+/* The next free virtio-mmio slot. -ENOSPC when the machine is full. */
+int machine_slot(struct vm *vm, struct dev_slot *slot, struct err *e) MUST_CHECK;
+/* Loads kernel and initrd, writes tables, sets the canonical state of all vCPUs (cpu_state) to the start of the boot. */
+int machine_boot(struct vm *vm, struct err *e) MUST_CHECK;
+/* Asks the guest to shut down (power button). ctx: loop */
+void machine_power_button(struct vm *vm);
+
+/* The canonical vCPU state: its size, for vcpus_init, and its release. */
+struct cpu_state *machine_cpu_new(void);
+void machine_cpu_free(struct cpu_state *c);
+
+#endif

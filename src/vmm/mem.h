@@ -1,0 +1,83 @@
+/*
+ * mem.h: guest memory. All of it is one memfd, mapped shared, so that it can be handed to another process (vhost-user, clones, live
+ * upgrade).
+ *
+ *   guest physical          memfd offset                  host virtual
+ *   [0, hole)        <->    [0, hole)              <->    region[0].hva
+ *   [4 GiB, ...)     <->    [hole, size)           <->    region[1].hva
+ *
+ * Nothing is allocated ahead: a page costs host memory when it is first touched.
+ * Guest memory is reached only through mem_ptr, mem_read and mem_write: they check the whole range against the regions. The memory behind a
+ * pointer is shared with running vCPUs: copy a structure out once (mem_read) before looking at it, never look twice.
+ * Whoever lets a device write guest memory calls mem_dirty (mem_write does) after the bytes are there: it feeds the one dirty bitmap that
+ * snapshots and migration read (beside the accelerator's log), and tells the accelerator about changed code.
+ */
+#ifndef HUSK_MEM_H
+#define HUSK_MEM_H
+
+#include "vmm/base/err.h"
+
+#define MEM_PAGE_SHIFT	12
+#define MEM_PAGE_SIZE	(1ull << MEM_PAGE_SHIFT)
+#define MEM_MAX_REGIONS 4
+
+enum mem_huge { MEM_HUGE_NONE, MEM_HUGE_TRANSPARENT, MEM_HUGE_2M };
+
+struct mem_region {
+	u64 gpa;	/* start, page-aligned */
+	u64 size;	/* bytes, multiple of a page */
+	u64 fd_offset;	/* of its first byte in mem->fd */
+	u8 *hva;	/* host mapping, 2 MiB-aligned */
+	u32 slot;	/* index in mem->regions, and KVM's slot number */
+	u64 *vmm_dirty; /* owned; one bit per page that husk itself wrote; NULL while tracking is off; atomic words */
+};
+
+struct mem {
+	int fd; /* owned memfd, or -1 */
+	u64 size;
+	enum mem_huge huge;
+	u32 nr_regions;
+	struct mem_region regions[MEM_MAX_REGIONS]; /* by ascending gpa */
+	/* Set by an accelerator that keeps translated code: told of each write that did not come from a vCPU. ctx: any */
+	void (*on_write)(void *opaque, u64 gpa, u64 len);
+	void *on_write_opaque;
+};
+
+struct mem_range { /* what the machine wants where */
+	u64 gpa, size;
+};
+
+/* Makes the memfd and maps it. -EINVAL for sizes that are not whole (huge) pages, -ENOMEM when the host cannot map that much. */
+int mem_init(struct mem *m, const struct mem_range *ranges, u32 nr, enum mem_huge huge, struct err *e) MUST_CHECK;
+void mem_fini(struct mem *m); /* accepts zeroed */
+
+/* The region that holds [gpa, gpa + len) whole, or NULL. len 0 needs gpa inside a region. ctx: any */
+const struct mem_region *mem_find(const struct mem *m, u64 gpa, u64 len);
+
+/* Host address of [gpa, gpa + len), or NULL when any byte of it is not RAM of one region. ctx: any */
+static inline void *mem_ptr(const struct mem *m, u64 gpa, u64 len)
+{
+	const struct mem_region *r = mem_find(m, gpa, len);
+
+	return r ? r->hva + (gpa - r->gpa) : NULL;
+}
+
+/* Copies; 0 or -EFAULT with nothing copied. mem_write marks the pages dirty. ctx: any */
+int mem_read(const struct mem *m, u64 gpa, void *dst, u64 len) MUST_CHECK;
+int mem_write(struct mem *m, u64 gpa, const void *src, u64 len) MUST_CHECK;
+
+/* Says that husk wrote [gpa, gpa + len); ranges outside RAM are ignored. ctx: any */
+void mem_dirty(struct mem *m, u64 gpa, u64 len);
+/* The same for a host address inside a region (an iovec that a backend filled). ctx: any */
+void mem_dirty_hva(struct mem *m, const void *hva, u64 len);
+
+/* Switches the record of husk's own writes on (cleared) or off. ctx: vCPUs and devices paused, or before start */
+int mem_track(struct mem *m, bool on, struct err *e) MUST_CHECK;
+/* ORs the record of region r into bitmap (r->size / page bits, u64 words) and clears it. ctx: any */
+void mem_track_collect(struct mem_region *r, u64 *bitmap);
+static inline u64 mem_bitmap_words(const struct mem_region *r)
+{
+	return ((r->size >> MEM_PAGE_SHIFT) + 63) / 64;
+}
+
+#endif

@@ -1,0 +1,147 @@
+/* test_rng.c: the entropy device gives random bytes, at most 64 KiB per request, and gives way to others. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "tests/dev/fake_driver.h"
+
+#define LIMIT (64 * KIB)
+
+struct bench {
+	struct fake_vm f;
+	struct fdrv d;
+};
+
+static const u64 layouts[] = {FDRV_VERSION_1, FDRV_ALL_FEATURES};
+
+static void bench_up(struct bench *b, u64 features)
+{
+	struct device *dev;
+
+	fake_vm_init(&b->f, 0);
+	dev = fake_vm_add(&b->f, device_class_find("virtio-rng"), NULL);
+	fake_vm_start(&b->f);
+	fdrv_up(&b->d, &b->f, dev, features, 1, 256);
+}
+
+static void a_request_is_filled_with_random_bytes(void **state)
+{
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(layouts); i++) {
+		struct bench b;
+		u8 *p;
+
+		bench_up(&b, layouts[i]);
+		struct fbuf in[2] = {{fake_vm_alloc(&b.f, 48, 1), 48}, {fake_vm_alloc(&b.f, 64, 1), 16}};
+
+		assert_int_equal(fdrv_request(&b.d, 0, NULL, 0, in, 2), 64);
+		p = fake_vm_ptr(&b.f, in[0].gpa, 48 + 64);
+		/* Halves that are equal, or zero, come once in 2^128 runs. */
+		assert_memory_not_equal(p, p + 16, 16);
+		assert_memory_not_equal(p + 16, p + 32, 16);
+		assert_memory_not_equal(p + 32, p + 48, 16);
+		assert_memory_not_equal(p + 48, p + 64, 16);
+		for (u32 j = 64; j < 48 + 64; j++)
+			assert_int_equal(p[j], 0); /* beyond the second element */
+		fake_vm_fini(&b.f);
+	}
+}
+
+static void a_request_gets_at_most_64_kib(void **state)
+{
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(layouts); i++) {
+		struct bench b;
+
+		bench_up(&b, layouts[i]);
+		struct fbuf in[2] = {{fake_vm_alloc(&b.f, LIMIT, 1), LIMIT - 100}, {fake_vm_alloc(&b.f, LIMIT, 1), LIMIT}};
+
+		assert_int_equal(fdrv_request(&b.d, 0, NULL, 0, in, 2), LIMIT);
+		for (u32 j = 100; j < LIMIT; j++)
+			assert_int_equal(*(u8 *)fake_vm_ptr(&b.f, in[1].gpa + j, 1), 0);
+		fake_vm_fini(&b.f);
+	}
+}
+
+static void requests_without_room_are_answered_with_nothing(void **state)
+{
+	struct bench b;
+
+	(void)state;
+	bench_up(&b, FDRV_ALL_FEATURES);
+	struct fbuf out = {fake_vm_alloc(&b.f, 64, 1), 64}, empty = {0, 0};
+
+	assert_int_equal(fdrv_request(&b.d, 0, &out, 1, NULL, 0), 0);
+	assert_int_equal(fdrv_request(&b.d, 0, NULL, 0, &empty, 1), 0);
+	fake_vm_fini(&b.f);
+}
+
+static void more_requests_than_one_batch_are_all_answered(void **state)
+{
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(layouts); i++) {
+		struct bench b;
+		u32 len;
+
+		bench_up(&b, layouts[i]);
+		for (u32 n = 0; n < 256; n++) {
+			struct fbuf in = {fake_vm_alloc(&b.f, 8, 1), 8};
+
+			assert_true(fdrv_add(&b.d, 0, NULL, 0, &in, 1, NULL));
+		}
+		assert_true(fdrv_kick(&b.d, 0));
+		for (u32 n = 0; n < 256; n++) {
+			assert_true(fdrv_wait_used(&b.d, 0, NULL, &len, 5000));
+			assert_int_equal(len, 8);
+		}
+		fake_vm_fini(&b.f);
+	}
+}
+
+static void identity_is_that_of_an_entropy_device(void **state)
+{
+	struct bench b;
+
+	(void)state;
+	bench_up(&b, FDRV_ALL_FEATURES);
+	assert_int_equal(fdrv_read(&b.d, MMIO_DEVICE_ID), 4);
+	fdrv_write(&b.d, MMIO_QUEUE_SEL, 1);
+	assert_int_equal(fdrv_read(&b.d, MMIO_QUEUE_NUM_MAX), 0); /* one queue */
+	assert_int_equal(fdrv_config32(&b.d, 0), 0);		  /* no configuration */
+	fake_vm_fini(&b.f);
+}
+
+static void counters_tell_requests_and_bytes(void **state)
+{
+	struct bench b;
+	const struct counter_desc *c;
+
+	(void)state;
+	bench_up(&b, FDRV_ALL_FEATURES);
+	struct fbuf in = {fake_vm_alloc(&b.f, 100, 1), 100};
+
+	fdrv_request(&b.d, 0, NULL, 0, &in, 1);
+	fdrv_request(&b.d, 0, NULL, 0, &in, 1);
+	for (c = b.d.dev->cls->counters; c->name; c++) {
+		u64 n = __atomic_load_n((u64 *)(void *)((char *)b.d.dev + c->offset), __ATOMIC_RELAXED);
+
+		assert_int_equal(n, !strcmp(c->name, "entropy_bytes") ? 200 : !strcmp(c->name, "entropy_event_count") ? 2 : 0);
+	}
+	fake_vm_fini(&b.f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_request_is_filled_with_random_bytes),
+		cmocka_unit_test(a_request_gets_at_most_64_kib),
+		cmocka_unit_test(requests_without_room_are_answered_with_nothing),
+		cmocka_unit_test(more_requests_than_one_batch_are_all_answered),
+		cmocka_unit_test(identity_is_that_of_an_entropy_device),
+		cmocka_unit_test(counters_tell_requests_and_bytes),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

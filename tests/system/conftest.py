@@ -1,0 +1,80 @@
+"""What the system tests share: the husk binary, and one nested host with a true KVM for the whole session."""
+import base64
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "nested"))
+HUSK = os.environ.get("HUSK", str(ROOT / "build" / "husk"))
+
+
+class Host:
+    """The nested host, started when first needed and again if a test took it down."""
+
+    def __init__(self):
+        self._host = None
+
+    def get(self):
+        from nested import NestedHost
+
+        if self._host is None or not self._host.alive():
+            self.stop()
+            self._host = NestedHost(husk=HUSK, memory=4096)
+            self._host.start()
+        return self._host
+
+    def stop(self):
+        if self._host is not None:
+            self._host.stop()
+            self._host = None
+
+
+@pytest.fixture(scope="session")
+def _host():
+    host = Host()
+    yield host
+    host.stop()
+
+
+@pytest.fixture
+def host(_host):
+    """The running nested host."""
+    return _host.get()
+
+
+class Guest:
+    """Runs husk in the nested host on Debian's kernels."""
+
+    def __init__(self, host):
+        self.host = host
+
+    def command(self, *flags, kernel="6.12", cmdline="", script=None, memory="256M", cpus=1):
+        words = f"console=ttyS0 {cmdline}"
+        if script is not None:
+            words += " husk.exec=" + base64.urlsafe_b64encode(script.encode()).decode()
+        return " ".join(["husk", "run", "--accelerator", "kvm", "--kernel", f"/husk/guest/vmlinuz-{kernel}",
+                         "--initrd", f"/husk/guest/initrd-{kernel}.img", "--memory", memory, "--cpus", str(cpus),
+                         "--cmdline", shlex.quote(words.strip()), *flags])
+
+    def run(self, *flags, timeout=240, **how):
+        """Boots a guest to its end. Result(rc, stdout, stderr); stdout is the console, without the carriage returns."""
+        result = self.host.run(self.command(*flags, **how) + " </dev/null", timeout=timeout)
+        return result._replace(stdout=result.stdout.replace("\r", ""))
+
+    def script(self, script, *flags, **how):
+        """Runs a shell script in the guest; returns what the console shows. Fails unless script and husk end well."""
+        result = self.run(*flags, script="set -e\n" + script, **how)
+        found = re.search(r"^husk: exit (\d+)$", result.stdout, re.M)
+        assert found and found.group(1) == "0" and result.rc == 0, \
+            f"husk ended with {result.rc}\n{result.stderr}\n{result.stdout[-3000:]}"
+        return result.stdout
+
+
+@pytest.fixture
+def guest(host):
+    return Guest(host)

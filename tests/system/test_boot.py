@@ -1,0 +1,149 @@
+"""Real Debian guests on a true KVM: they boot, see their machine, and end as documented."""
+import re
+import shlex
+
+import pytest
+
+KERNELS = ["6.1", "6.12"]
+
+
+@pytest.mark.parametrize("cpus", [1, 4])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_initramfs_boots_to_a_shell_with_all_cpus_online(guest, kernel, cpus):
+    out = guest.script("echo cpus=$(nproc) online=$(cat /sys/devices/system/cpu/online); uname -r; dmesg | grep -ci 'hypervisor detected'",
+                       kernel=kernel, cpus=cpus)
+    assert f"cpus={cpus} online={'0' if cpus == 1 else '0-3'}" in out
+    assert re.search(rf"^{re.escape(kernel)}\.", out, re.M)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_debian_root_is_read_write_and_keeps_a_file_over_a_reboot(guest, host, kernel):
+    disk = f"/husk/root-{kernel}.ext4"
+    host.run(f"cp --sparse=always /husk/guest/rootfs.ext4 {disk}", check=True, timeout=120)
+    drive = ("--drive", f"{disk},root")
+    how = dict(kernel=kernel, cmdline="root=/dev/vda rw init=/sbin/husk-init", memory="512M", timeout=400)
+    out = guest.script("grep PRETTY_NAME /etc/os-release; dd if=/dev/urandom of=/big bs=1M count=64 2>/dev/null; sync; sha256sum /big",
+                       *drive, **how)
+    assert "Debian GNU/Linux 12" in out
+    first = re.search(r"^([0-9a-f]{64})  /big$", out, re.M)
+    assert first
+    out = guest.script("sha256sum /big; rm /big", *drive, **how)
+    assert first.group(0) in out
+    assert host.run(f"e2fsck -fn {disk} >/dev/null 2>&1 || busybox true; rm {disk}").rc == 0
+
+
+@pytest.mark.parametrize("engine", ["", ",async"])
+def test_a_second_drive_keeps_a_64_mib_file_over_a_remount(guest, host, engine):
+    host.run("rm -f /husk/data.img; truncate -s 256M /husk/data.img && mkfs.ext4 -q -F /husk/data.img", check=True, timeout=120)
+    out = guest.script("mkdir /data; mount -t ext4 /dev/vda /data; dd if=/dev/urandom of=/data/f bs=1M count=64 2>/dev/null\n"
+                       "sha256sum /data/f; umount /data; echo 3 >/proc/sys/vm/drop_caches; mount -t ext4 -o ro /dev/vda /data; sha256sum /data/f\n"
+                       "umount /data",
+                       "--drive", "/husk/data.img" + engine)
+    sums = re.findall(r"^([0-9a-f]{64})  /data/f$", out, re.M)
+    assert len(sums) == 2 and sums[0] == sums[1]
+    host.run("rm /husk/data.img")
+
+
+def test_a_read_only_drive_refuses_writes(guest, host):
+    host.run("head -c 1M /dev/urandom >/tmp/ro.img", check=True)
+    before = host.run("sha256sum </tmp/ro.img").stdout
+    out = guest.script("cat /sys/block/vda/ro; dd if=/dev/zero of=/dev/vda bs=512 count=1 oflag=direct 2>&1 || echo refused", "--drive", "/tmp/ro.img,ro")
+    assert re.search("^1$", out, re.M) and "refused" in out
+    assert host.run("sha256sum </tmp/ro.img; rm /tmp/ro.img").stdout == before
+
+
+@pytest.fixture
+def tap(host):
+    host.run("ip tuntap add tap0 mode tap && ip addr add 172.16.0.1/24 dev tap0 && ip link set tap0 up", check=True)
+    yield "tap0"
+    host.run("ip link del tap0", check=True)
+
+
+def test_ping_and_50_mib_each_way_over_tap(guest, host, tap):
+    host.run("head -c 50M /dev/urandom >/tmp/50M", check=True, timeout=60)
+    want = host.run("sha256sum </tmp/50M").stdout.split()[0]
+    with host.popen("nc -l -p 9001 </tmp/50M & nc -l -p 9002 | sha256sum; wait") as server:
+        out = guest.script("ip addr add 172.16.0.2/24 dev eth0; ip link set eth0 up; ping -c 3 172.16.0.1\n"
+                           "nc 172.16.0.1 9001 </dev/null >/tmp/got; sha256sum </tmp/got; nc 172.16.0.1 9002 </tmp/got",
+                           "--net", "tap=tap0", memory="512M", timeout=400)
+        assert "3 packets transmitted, 3 packets received" in out
+        assert want in out
+        server.wait(timeout=60)
+        assert want in server.text()
+    host.run("rm /tmp/50M")
+
+
+@pytest.mark.parametrize("end, code, word", [("poweroff", 0, ""), ("reboot", 10, ""), ("panic", 11, "sysrq triggered crash")])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_end_of_the_guest_is_the_exit_code(guest, kernel, end, code, word):
+    script = {"poweroff": "poweroff -f", "reboot": "reboot -f", "panic": "echo 1 >/proc/sys/kernel/sysrq; echo c >/proc/sysrq-trigger"}[end]
+    result = guest.run(kernel=kernel, script=script + "; sleep 60")
+    assert result.rc == code, result.stderr + result.stdout[-2000:]
+    assert word in result.stdout
+
+
+def test_memory_above_the_hole_is_used(guest):
+    out = guest.script("grep MemTotal /proc/meminfo; grep -i 'system ram' /proc/iomem", memory="6G", timeout=400)
+    assert int(re.search(r"MemTotal:\s+(\d+) kB", out).group(1)) > 5.7 * 1024 * 1024
+    assert re.search(r"^100000000-1bfffffff : System RAM", out, re.M | re.I)
+
+
+def test_twenty_drives_are_all_there_and_readable(guest, host):
+    host.run("mkdir -p /tmp/d; for i in $(seq 0 19); do yes disk$i | head -c 1M >/tmp/d/$i; done", check=True)
+    drives = [f"--drive /tmp/d/{i}" for i in range(20)]
+    out = guest.script("for d in /dev/vd?; do echo $d $(head -n 1 $d); done; grep -c virtio /proc/interrupts", *drives)
+    for i in range(20):
+        assert f"/dev/vd{chr(ord('a') + i)} disk{i}" in out
+    host.run("rm -r /tmp/d")
+
+
+def test_a_kernel_without_acpi_finds_its_cpus_by_the_mp_table(guest):
+    result = guest.run(cmdline="acpi=off husk.end=reboot reboot=k", cpus=4)
+    assert re.search(r"husk: init reached", result.stdout), result.stdout[-2000:]
+    assert re.search(r"smp: Brought up 1 node, 4 CPUs", result.stdout)
+    assert result.rc == 10
+
+
+def test_the_console_is_interactive_and_ctrl_a_x_quits(guest, host):
+    with host.popen(guest.command(), tty=True) as p:
+        p.expect(r"husk-initrd:\S+# ", timeout=200)
+        p.send("echo $((6 * 7)) is the answer\n")
+        p.expect("42 is the answer", timeout=60)
+        p.send("\x01h")
+        p.expect("Ctrl-a x", timeout=30)
+        p.send("\x01x")
+        assert p.wait(timeout=60) == 0
+
+
+def test_a_virtio_console_works_as_the_console(guest):
+    result = guest.run("--serial", "null", "--console", "stdio", cmdline="console=hvc0", script="echo hello from $(tty)")
+    assert "hello from" in result.stdout and result.rc == 0, result.stdout[-2000:]
+
+
+def test_sigterm_ends_the_vm_and_leaves_nothing(guest, host):
+    p = host.popen(shlex.join(["sh", "-c", guest.command("--serial", "pty") + " & pid=$!; sleep 5; kill $pid; wait $pid; echo rc=$?"]))
+    p.expect(r"rc=0", timeout=60)
+    p.close()
+    assert host.run("pidof husk").rc != 0
+
+
+def test_one_json_file_boots_debian(guest, host):
+    host.run("cp --sparse=always /husk/guest/rootfs.ext4 /husk/json.ext4", check=True, timeout=120)
+    host.put(b"""{
+      "boot-source": {"kernel_image_path": "/husk/guest/vmlinuz-6.12", "initrd_path": "/husk/guest/initrd-6.12.img",
+                      "boot_args": "console=ttyS0 init=/sbin/husk-init"},
+      "machine-config": {"vcpu_count": 2, "mem_size_mib": 512},
+      "drives": [{"drive_id": "rootfs", "is_root_device": true, "path_on_host": "/husk/json.ext4", "is_read_only": false}],
+      "entropy": {}
+    }""", "/tmp/vm.json")
+    assert host.run("husk config check /tmp/vm.json").rc == 0
+    with host.popen("husk run /tmp/vm.json", tty=True) as p:
+        p.expect(r"root@husk:\S*# ", timeout=300)
+        p.send("cat /etc/debian_version; nproc; findmnt -no FSTYPE,OPTIONS /; poweroff -f\n")
+        p.expect(r"12\.\d+\s+2\s+ext4\s+rw", timeout=120)
+        assert p.wait(timeout=60) == 0
+
+
+def test_husk_check_finds_this_kvm_usable(host):
+    result = host.run("husk check --accelerator kvm", timeout=60)
+    assert result.rc == 0, result.stdout + result.stderr
