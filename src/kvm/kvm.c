@@ -155,6 +155,7 @@ static int kvm_vm_init(struct vm *vm, struct err *e)
 
 const struct accel_ops kvm_accel_ops = {
 	.name = "kvm",
+	.native = true,
 	.probe = kvm_probe,
 	.vm_init = kvm_vm_init,
 	.vm_fini = kvm_vm_fini,

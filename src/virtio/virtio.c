@@ -13,7 +13,8 @@
 
 /* ---- making and freeing ---- */
 
-/* ctx: loop */
+/* A kick may be left over from before a reset, and with ioeventfd a guest can send one at any time: so it is only looked at here, under the
+ * lock. ctx: loop */
 static void kicked(struct loop_fd *w, u32 events)
 {
 	struct virtio_kick *kick = container_of(w, struct virtio_kick, watch);
@@ -79,6 +80,7 @@ int virtio_init(struct virtio_dev *vdev, u16 nr_queues, struct err *e)
 		ret = init_queue(vdev, i, e);
 	if (ret == 0 && slot->has_gsi)
 		ret = irq_init_edge(&vdev->irq, vm, slot->gsi, e);
+	/* Last: a range on the bus cannot be taken back. */
 	if (ret == 0)
 		ret = bus_add(vm, BUS_MMIO, slot->mmio_base, slot->mmio_len, &vdev->dev, &virtio_mmio_ops, e);
 	if (ret < 0)
@@ -125,6 +127,7 @@ void virtio_config_changed(struct virtio_dev *vdev)
 		interrupt(vdev, VIRTIO_ISR_CONFIG);
 }
 
+/* Once is enough: the rest follows from the first mistake, and the driver can do no more about it. */
 void virtio_broken(struct virtio_dev *vdev, const char *fmt, ...)
 {
 	struct device *dev = &vdev->dev;
@@ -137,7 +140,7 @@ void virtio_broken(struct virtio_dev *vdev, const char *fmt, ...)
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
 	trace(dev->vm->trace, virtio_broken, "dev=%s %s", dev->id, what);
-	log_guest(dev->vm->log, &dev->guest_log, "%s: the guest's driver broke the device until it resets it: %s", dev->id, what);
+	log_guest(dev->vm->log, &dev->guest_log, "%s: stopped until the guest's driver resets it: %s", dev->id, what);
 	vdev->status |= VIRTIO_S_NEEDS_RESET;
 	/* virtio 1.2 §2.1.2: told through the configuration interrupt, once the driver is ready for it. */
 	if (vdev->status & VIRTIO_S_DRIVER_OK)
@@ -214,7 +217,7 @@ static void reset(struct virtio_dev *vdev)
 	bool was_live = vdev->live;
 
 	trace(vdev->dev.vm->trace, virtio_reset, "dev=%s live=%d", vdev->dev.id, (int)was_live);
-	vdev->live = false;
+	vdev->live = false; /* before ops->reset: what it ends must not show up in the rings */
 	if (was_live)
 		vdev->resetting = !vdev->ops->reset(vdev);
 	vdev->status = 0;
@@ -262,6 +265,7 @@ void virtio_set_status(struct virtio_dev *vdev, u32 val)
 		reset(vdev);
 		return;
 	}
+	/* FEATURES_OK that was refused just stays clear: the driver reads back and may try other features. */
 	val &= ~(u32)VIRTIO_S_NEEDS_RESET; /* the device's own; drivers write back what they read */
 	if (!status_allowed(old, val)) {
 		log_guest(dev->vm->log, &dev->guest_log, "%s: the guest sets status %#x, which cannot follow %#x", dev->id, val, old);

@@ -4,11 +4,14 @@
  * A device embeds struct virtio_dev first, fills ops, nr_queues and the sizes, and calls virtio_init. From then on the transport drives it:
  *   activate   driver wrote DRIVER_OK: the queues are checked and live
  *   queue_kick the driver put work into queue q (or the loop re-kicks it)
- *   reset      driver wrote status 0: stop touching guest memory. False: requests are in flight; the device calls virtio_reset_done when
- * the last has ended. Until then the status register does not read 0 (virtio 1.2 §2.4.2), so the driver waits, not the vCPU thread. A
- * driver that does not wait (Linux over MMIO) may go on; its DRIVER_OK takes effect when the last request has ended. ctx of all ops: with
- * vdev->dev.lock held; queue_kick on the loop thread; the others on a vcpu thread (activate: or on the loop, after virtio_reset_done).
- * reset is only called after an activate that worked.
+ *   reset      driver wrote status 0: stop touching guest memory. Only called after an activate that worked.
+ *              False: requests are in flight; the device calls virtio_reset_done when the last has ended.
+ *
+ * Until such a reset is done the status register does not read 0 (virtio 1.2 §2.4.2), so the driver waits, not the vCPU thread. A driver
+ * that does not wait (Linux over MMIO) may go on: its DRIVER_OK takes effect when the last request has ended.
+ *
+ * ctx of all ops: with vdev->dev.lock held; queue_kick on the loop thread; the others on a vcpu thread, activate also on the loop thread
+ * (from virtio_reset_done).
  *
  *   status      what the driver sees   vdev->live   queues
  *   DRIVER_OK   0xf                    true         virtq_pop yields chains

@@ -44,11 +44,13 @@ static void refuse(struct virtio_dev *vdev, const char *what, u64 offset, u64 va
 		  what, (unsigned long long)offset, (unsigned long long)val);
 }
 
+/* 64 feature bits are read in halves; further windows are empty. */
 static u32 features_window(const struct virtio_dev *vdev)
 {
 	return vdev->features_sel <= 1 ? (u32)(vdev->features >> (vdev->features_sel * 32)) : 0;
 }
 
+/* NULL when the driver selected a queue that is not there, as it does to count them. */
 static struct virtq *selected_queue(const struct virtio_dev *vdev)
 {
 	return vdev->queue_sel < vdev->nr_queues ? &vdev->queues[vdev->queue_sel] : NULL;
@@ -144,7 +146,7 @@ static void write_queue_setup(struct virtio_dev *vdev, struct virtq *q, u64 offs
 	}
 	switch (offset) {
 	case REG_QUEUE_NUM:
-		q->size = val <= VIRTQ_MAX_SIZE ? (u16)val : 0;
+		q->size = val <= VIRTQ_MAX_SIZE ? (u16)val : 0; /* 0 is refused at DRIVER_OK */
 		break;
 	case REG_QUEUE_DESC_LOW:
 	case REG_QUEUE_DESC_HIGH:
@@ -201,6 +203,7 @@ static void write_register(struct virtio_dev *vdev, u64 offset, u32 val)
 		virtio_notify_queue(vdev, val);
 		break;
 	case REG_INTERRUPT_ACK:
+		/* Atomic: the loop sets bits meanwhile; none of those may get lost. */
 		__atomic_fetch_and(&vdev->isr, ~val, __ATOMIC_ACQ_REL);
 		break;
 	case REG_STATUS:
@@ -214,6 +217,7 @@ static void write_register(struct virtio_dev *vdev, u64 offset, u32 val)
 	}
 }
 
+/* A write that is not wholly inside has no meaning in part. */
 static void write_config(struct virtio_dev *vdev, u64 offset, const void *data, u32 len)
 {
 	bool inside = offset < vdev->config_len && len <= vdev->config_len - offset;

@@ -96,6 +96,7 @@ static void mark_dirty(struct virtq *q, const void *hva, u64 len)
 	mem_dirty_hva(&q->vdev->dev.vm->mem, hva, len);
 }
 
+/* Rings may be touched: the driver is ready for that and has broken no rule. */
 static bool usable(const struct virtq *q)
 {
 	return q->enabled && q->vdev->live && !(q->vdev->status & VIRTIO_S_NEEDS_RESET);
@@ -156,6 +157,7 @@ void virtq_reset(struct virtq *q)
 
 /* ---- chains ---- */
 
+/* Appends one element to the chain. Only descriptors with a length count: drivers may leave others in any state. */
 static int add_element(struct virtq *q, struct virtq_chain *c, const struct desc *d)
 {
 	bool write = d->flags & DESC_F_WRITE;
@@ -225,7 +227,8 @@ static int walk_split(struct virtq *q, struct virtq_chain *c, const u8 *table, u
 	return broken(q, "a chain is a loop or longer than its table of %u", nr);
 }
 
-/* Packed indirect tables hold their elements in order; only WRITE means something in their flags (virtio 1.2 §2.8.7). */
+/* Packed indirect tables hold their elements in order; of their flags only WRITE means something (virtio 1.2 §2.8.7). DEVIATION: INDIRECT
+ * is refused there, not ignored: no driver means a table to be data. */
 static int walk_packed_table(struct virtq *q, struct virtq_chain *c, const struct desc *ref)
 {
 	const u8 *table;
@@ -269,7 +272,7 @@ static int walk_packed(struct virtq *q, struct virtq_chain *c)
 		if (add_element(q, c, &d) < 0)
 			return -EIO;
 		if (!(d.flags & DESC_F_NEXT)) {
-			c->id = d.link; /* §2.8.2: the id is in the last one */
+			c->id = d.link; /* §2.8.6: the id is in the last one */
 			return 0;
 		}
 		slot = next_slot(q, slot);
@@ -279,7 +282,7 @@ static int walk_packed(struct virtq *q, struct virtq_chain *c)
 /* ---- pop ---- */
 
 /* 1: the driver made something available; 0: no; < 0: the queue is broken. The acquiring load is what orders the reads of descriptors after
- * it (§2.7.13.2, §2.8.21). */
+ * it (§2.7.13.3, §2.8.21.1). */
 static int ready(struct virtq *q)
 {
 	u16 flags, pending;
@@ -339,6 +342,7 @@ int virtq_pop(struct virtq *q, struct virtq_chain *chain)
 	return 1;
 }
 
+/* The chain is not the device's any more. A chain that is handed back twice is a bug of the device. */
 static void end_flight(struct virtq *q, const struct virtq_chain *chain)
 {
 	ASSERT(q->in_flight && q->slots_in_flight >= chain->nr_descs);
@@ -355,6 +359,7 @@ void virtq_unpop(struct virtq *q, const struct virtq_chain *chain)
 
 /* ---- push ---- */
 
+/* After the device wrote, so that a copy of the page taken meanwhile is taken again. */
 static void mark_written(struct virtq *q, const struct virtq_chain *c, u32 written)
 {
 	const struct iovec *iov = c->iov + c->nr_out;
@@ -385,7 +390,7 @@ static void push_split(struct virtq *q, const struct virtq_chain *const *chains,
 }
 
 /* Writes one used descriptor where the used position is and moves that on. Returns its flags, which the caller stores: they make it visible
- * (virtio 1.2 §2.8.6). */
+ * (virtio 1.2 §2.8.2). */
 static u16 push_packed_one(struct virtq *q, const struct virtq_chain *c, u32 written, u8 **desc)
 {
 	u32 to = (u32)q->used_idx + c->nr_descs;
@@ -403,7 +408,7 @@ static u16 push_packed_one(struct virtq *q, const struct virtq_chain *c, u32 wri
 }
 
 /* The driver looks at used descriptors in order and stops at the first that is not used: storing that one's flags last shows them all at
- * once. */
+ * once (§2.8.9). */
 static void push_packed(struct virtq *q, const struct virtq_chain *const *chains, const u32 *written, u32 nr)
 {
 	u8 *first, *desc;
@@ -465,6 +470,7 @@ static bool split_wants_interrupt(const struct virtq *q, u32 n)
 	return event_passed(load16(q->driver + RING_ENTRIES + q->size * AVAIL_ENTRY_SIZE), q->used_idx, n);
 }
 
+/* One load, for the same reason as in write_packed_wish. */
 static bool packed_wants_interrupt(const struct virtq *q, u32 n)
 {
 	u32 event = load32(q->driver);
@@ -490,6 +496,7 @@ void virtq_notify(struct virtq *q)
 		virtio_interrupt(q->vdev);
 }
 
+/* Split: `avail_event` with EVENT_IDX, else the flag in the used ring. */
 static void write_split_wish(struct virtq *q, bool on)
 {
 	u8 *at = q->event_idx ? q->device + RING_ENTRIES + q->size * USED_ENTRY_SIZE : q->device;
@@ -501,6 +508,7 @@ static void write_split_wish(struct virtq *q, bool on)
 	mark_dirty(q, at, sizeof(u16));
 }
 
+/* Packed: one 32-bit store, so that the driver never sees the flags of one wish with the slot of another. */
 static void write_packed_wish(struct virtq *q, bool on)
 {
 	u32 event = (on ? EVENT_F_ENABLE : EVENT_F_DISABLE) << 16;
@@ -522,7 +530,7 @@ bool virtq_want_kicks(struct virtq *q, bool on)
 		write_split_wish(q, on);
 	if (!on)
 		return false;
-	full_barrier(); /* our wish, then the available index: §2.7.10.1 */
+	full_barrier(); /* our wish, then what is available; the driver does the reverse: §2.7.13.4.1 */
 	return ready(q) > 0;
 }
 

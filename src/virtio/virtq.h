@@ -3,10 +3,12 @@
  *
  *   virtq_pop -> chain of checked host iovecs -> the device does its work -> virtq_push -> (once per batch) virtq_notify
  *
- * The driver is hostile. Every descriptor is copied once, then checked: addresses inside RAM, chain no longer than the queue, no loop, no
- * indirect inside indirect, device-readable before device-writable, total length below 4 GiB. Elements of length 0 are skipped. A queue
- * that breaks a rule marks its device NEEDS_RESET (virtio_broken) and yields nothing until the driver resets it. ctx: loop, with the
- * device's lock held, unless said otherwise.
+ * The driver is hostile. Every descriptor is copied once, then checked: addresses inside RAM, chain no longer than the queue (with an
+ * indirect table: than VIRTQ_MAX_SIZE), no loop, no indirect inside indirect, device-readable before device-writable, total length below
+ * 4 GiB. Elements of length 0 are skipped. A queue that breaks a rule marks its device NEEDS_RESET (virtio_broken) and yields nothing until
+ * the driver resets it.
+ *
+ * ctx: loop, with the device's lock held, unless said otherwise.
  */
 #ifndef HUSK_VIRTQ_H
 #define HUSK_VIRTQ_H

@@ -14,6 +14,8 @@ struct arch_cpu_caps; /* arch/<arch>/cpu.h: what the accelerator can show the gu
 struct accel_ops {
 	const char *name;
 	const struct counter_desc *counters; /* of one vCPU, offsets from vcpu->accel; may be NULL */
+	/* Runs guest code at the host's speed: a bzImage unpacks itself as fast as husk could, and the guest starts sooner. */
+	bool native;
 	/* Usable here? Runs a self-test of a few milliseconds and leaves nothing behind. -ENODEV missing, -EACCES forbidden, -ENOSYS too
 	 * old, -EOPNOTSUPP there but of no use (it only emulates); e says why and what to do. */
 	int (*probe)(struct err *e);

@@ -55,7 +55,8 @@ static const struct cfg_field boot_fields[] = {
 	FIELD(cfg_boot_source, boot_args, "boot_args", CFG_STR, .max = 2047, .expected = "at most 2047 bytes of kernel command line",
 	      .flag = "cmdline", .metavar = "TEXT", .help = "Kernel command line; husk appends what its devices need."),
 	FIELD(cfg_boot_source, unpack, "unpack", CFG_ENUM, .values = unpack_names, .dflt = "\"auto\"", .extension = true,
-	      .help = "Who unpacks the kernel in a bzImage: the host is several times faster; auto leaves the guest what the host cannot."),
+	      .help = "Who unpacks the kernel in a bzImage: the guest itself, or husk; auto: the guest under kvm, where it starts sooner, "
+		      "else husk."),
 };
 static const struct cfg_table boot_table = TABLE("boot-source", cfg_boot_source, boot_fields, "What the VM boots.");
 

@@ -71,7 +71,7 @@ struct cfg_flag {
 
 enum cfg_accel { CFG_ACCEL_AUTO, CFG_ACCEL_KVM, CFG_ACCEL_TCG };
 
-/* Who unpacks the kernel inside a bzImage; auto: husk, if it knows the compression. */
+/* Who unpacks the kernel inside a bzImage; auto: the guest under a native accelerator, else husk, if it knows the compression. */
 enum cfg_unpack { CFG_UNPACK_AUTO, CFG_UNPACK_HOST, CFG_UNPACK_GUEST };
 
 struct cfg_boot_source {

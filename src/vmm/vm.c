@@ -239,6 +239,12 @@ void vm_end(struct vm *vm, enum vm_end why)
 {
 	enum vm_end none = VM_END_NONE;
 
-	if (__atomic_compare_exchange_n(&vm->end, &none, why, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-		loop_stop(&vm->loop);
+	if (!__atomic_compare_exchange_n(&vm->end, &none, why, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+		return;
+	/* Out of guest mode at once, the caller's vCPU too: a guest that has ended does not run on. */
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		if (vm->vcpus[i].thread_started)
+			vm->accel->vcpu_kick(&vm->vcpus[i]);
+	}
+	loop_stop(&vm->loop);
 }

@@ -5,7 +5,6 @@
  *	expect	flags, ZF | PF		the arithmetic flags, and no others, as `pushf` of `finish` finds them
  *	finish				ends the guest
  */
-/* clang-format off: assembler */
 #define PORT_FINISH 0xf4
 
 #define CF 0x001

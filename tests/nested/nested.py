@@ -296,6 +296,14 @@ def _source():
         return hashlib.sha256(f.read()).hexdigest()
 
 
+def _sweep():
+    """Removes what killed runs have left behind."""
+    for d in glob.glob(os.path.join(tempfile.gettempdir(), "husk-nested-*-*")):
+        pid = os.path.basename(d).split("-")[2]
+        if pid.isdigit() and not os.path.exists("/proc/" + pid):
+            shutil.rmtree(d, ignore_errors=True)
+
+
 def _die_with_parent():
     """In QEMU before its exec: no nested host outlives the tests that started it, however they end."""
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -523,7 +531,8 @@ class NestedHost:
         self.stop()
         begin = time.monotonic()
         b = self.builder
-        self._dir = tempfile.mkdtemp(prefix="husk-nested-")
+        _sweep()
+        self._dir = tempfile.mkdtemp(prefix="husk-nested-%d-" % os.getpid())
         self.console_path = os.path.join(self._dir, "console")
         initrd = os.path.join(self._dir, "initrd")
         with open(initrd, "wb") as out:

@@ -268,6 +268,7 @@ static void an_elf_with_impossible_fields_is_refused(void **state)
 	elf_refused(h->e_phentsize, 8, "cut off");
 	elf_refused(h->e_phnum, 0, "nothing to load");
 	elf_refused(h->e_entry, 0x10, "entry point");
+	elf_refused(*(u32 *)(file + size - 4), 0x10, "entry point"); /* PVH's */
 	elf_refused(p[0].p_offset, UINT64_MAX, "cut off");
 	elf_refused(p[0].p_filesz, size, "cut off");
 	elf_refused(p[0].p_memsz, 8, "impossible size");

@@ -27,7 +27,6 @@
 #define FADT_SLEEP_STATUS      256
 #define FADT_HYPERVISOR	       268
 #define IAPC_NO_VGA	       BIT(2)
-#define IAPC_NO_MSI	       BIT(3)
 #define IAPC_NO_CMOS_RTC       BIT(5)
 #define FADT_WBINVD	       BIT(0)
 #define FADT_PWR_BUTTON_DEVICE BIT(4)
@@ -215,7 +214,7 @@ static size_t write_fadt(struct tables *t, size_t dsdt)
 	st_le16(p + FADT_SCI_INT, X86_GSI_POWER);
 	p[FADT_CENTURY] = rtc ? CMOS_CENTURY : 0;
 	/* The keyboard controller is there, for reboot=k, but not announced: Linux need not probe it. */
-	st_le16(p + FADT_IAPC_BOOT_ARCH, (u16)(IAPC_NO_VGA | IAPC_NO_MSI | (rtc ? 0 : IAPC_NO_CMOS_RTC)));
+	st_le16(p + FADT_IAPC_BOOT_ARCH, (u16)(IAPC_NO_VGA | (rtc ? 0 : IAPC_NO_CMOS_RTC)));
 	st_le32(p + FADT_FLAGS,
 		(u32)(FADT_WBINVD | FADT_PWR_BUTTON_DEVICE | FADT_SLP_BUTTON_DEVICE | FADT_RESET_REG_SUP | FADT_HW_REDUCED));
 	gas_port(p + FADT_RESET_REG, X86_PIO_RESET);

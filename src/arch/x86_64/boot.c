@@ -24,7 +24,7 @@ static int place_initrd(struct boot *b, int fd, struct err *e)
 	b->initrd_size = (u64)st.st_size;
 	if (b->image.kind == IMAGE_BZIMAGE)
 		top = MIN(top, (u64)b->image.bz.initrd_addr_max + 1);
-	if (b->initrd_size > top - X86_HIGH_RAM_GPA)
+	if (top < X86_HIGH_RAM_GPA || b->initrd_size > top - X86_HIGH_RAM_GPA)
 		return err_set(e, -ENOMEM, "it has %llu MiB and does not fit into the machine's memory (%llu MiB)",
 			       (unsigned long long)(b->initrd_size >> 20), (unsigned long long)(b->vm->mem.size >> 20));
 	b->initrd_gpa = ALIGN_DOWN(top - b->initrd_size, MEM_PAGE_SIZE);
@@ -57,13 +57,14 @@ static int load_kernel(struct boot *b, struct err *e)
 
 	if (b->image.kind == IMAGE_ELF)
 		return load_elf(&rq, &b->image, &b->kernel, e);
-	if (b->cfg->unpack != CFG_UNPACK_GUEST)
+	if (b->cfg->unpack == CFG_UNPACK_HOST || (b->cfg->unpack == CFG_UNPACK_AUTO && !b->vm->accel->native))
 		ret = load_bzimage_unpacked(&rq, &b->image.bz, &b->kernel, e);
 	if (ret == -EOPNOTSUPP && b->cfg->unpack == CFG_UNPACK_HOST)
 		return err_set(e, ret, "husk cannot unpack this bzImage; leave it to the guest (boot-source: unpack: auto)");
 	return ret == -EOPNOTSUPP ? load_bzimage(&rq, &b->image.bz, &b->kernel, e) : ret;
 }
 
+/* Kernel and initrd share the RAM below 3 GiB; each failure names the file that it is about. */
 static int load_images(struct boot *b, struct err *e)
 {
 	const struct cfg_boot_source *cfg = b->cfg;
@@ -96,6 +97,7 @@ static int write_tables(struct boot *b, struct err *e)
 	return ret;
 }
 
+/* Every vCPU starts from RESET; the first goes on from there to where the kernel wants to be entered. */
 static int set_vcpus(struct boot *b, struct err *e)
 {
 	struct vm *vm = b->vm;

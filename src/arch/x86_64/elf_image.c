@@ -74,6 +74,11 @@ static void find_pvh_note(struct elf_image *elf, const u8 *notes, u64 len)
 	}
 }
 
+static bool in_extent(const struct elf_image *elf, u64 addr)
+{
+	return addr >= elf->start && addr < elf->end;
+}
+
 int elf_parse(struct elf_image *elf, const u8 *data, size_t size, struct err *e)
 {
 	Elf64_Ehdr h;
@@ -94,8 +99,9 @@ int elf_parse(struct elf_image *elf, const u8 *data, size_t size, struct err *e)
 	if (elf->nr_segments == 0)
 		return err_set(e, -ENOEXEC, "the ELF file has nothing to load");
 	elf->entry = h.e_entry;
-	if (elf->entry < elf->start || elf->entry >= elf->end)
-		return err_set(e, -ENOEXEC, "the ELF entry point %#llx lies outside of its segments", (unsigned long long)elf->entry);
+	if (!in_extent(elf, elf->entry) || (elf->pvh_entry && !in_extent(elf, elf->pvh_entry)))
+		return err_set(e, -ENOEXEC, "the ELF entry point lies outside of its segments");
+	/* Section headers are not needed, only where they end; a file without, or with broken ones, is none the worse. */
 	if (range_ok(h.e_shoff, (u64)h.e_shnum * sizeof(Elf64_Shdr), size))
 		elf->file_end = MAX(elf->file_end, h.e_shoff + (u64)h.e_shnum * sizeof(Elf64_Shdr));
 	return 0;

@@ -59,6 +59,7 @@ static int gunzip_file(struct image *img, struct err *e)
 	return 0;
 }
 
+/* The compressed ELF; absent in images of other systems that speak this protocol, and then nobody unpacks it. */
 static int parse_payload(struct bzimage *bz, const u8 *d, struct err *e)
 {
 	u64 offset = ld_le32(d + BZ_PAYLOAD_OFFSET), len = ld_le32(d + BZ_PAYLOAD_LENGTH);
@@ -73,9 +74,10 @@ static int parse_payload(struct bzimage *bz, const u8 *d, struct err *e)
 	return 0;
 }
 
+/* Copies what husk needs out of the header. The caller checked that BZ_HEADER_END_MAX bytes are there. */
 static int parse_bzimage(struct bzimage *bz, const u8 *d, size_t size, struct err *e)
 {
-	u32 version = ld_le16(d + BZ_VERSION), sects = d[BZ_SETUP_SECTS] ? d[BZ_SETUP_SECTS] : 4;
+	u32 version = ld_le16(d + BZ_VERSION), sects = d[BZ_SETUP_SECTS] ? d[BZ_SETUP_SECTS] : 4; /* 0 means 4, for ancient ones */
 	u64 setup = (sects + 1) * SECTOR;
 
 	if (version < VERSION_2_12 || !(ld_le16(d + BZ_XLOADFLAGS) & XLF_KERNEL_64))

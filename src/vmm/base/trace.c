@@ -58,7 +58,7 @@ void trace_fini(struct trace *t)
 void trace_list(int fd)
 {
 	for (size_t i = 0; i < nr_events(); i++) {
-		if (&__start_husk_trace[i] != &trace_none)
+		if (strcmp(__start_husk_trace[i].name, trace_none.name))
 			dprintf(fd, "%-24s %s\n", __start_husk_trace[i].name, __start_husk_trace[i].fmt);
 	}
 }
