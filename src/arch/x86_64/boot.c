@@ -84,10 +84,35 @@ static int load_images(struct boot *b, struct err *e)
 	return ret < 0 ? err_prefix(e, "initrd \"%s\"", cfg->initrd_path) : 0;
 }
 
+/*
+ * Where a PC's BIOS would start. Linux on hardware-reduced ACPI, told no reboot= method, tries EFI and then jumps here in real mode: the
+ * stub writes to the reset register.
+ */
+static int write_reset_vector(struct boot *b, struct err *e)
+{
+	static const u8 stub[] = {
+		0xba,
+		X86_PIO_RESET & 0xff,
+		X86_PIO_RESET >> 8, /* mov $X86_PIO_RESET, %dx */
+		0xb0,
+		X86_RESET_VALUE, /* mov $X86_RESET_VALUE, %al */
+		0xee,		 /* out %al, (%dx) */
+		0xf4,
+		0xeb,
+		0xfd, /* 1: hlt; jmp 1b */
+	};
+
+	if (mem_write(&b->vm->mem, X86_RESET_VECTOR_GPA, stub, sizeof(stub)) < 0)
+		return err_set(e, -ENOMEM, "guest memory is too small: it must hold the first MiB");
+	return 0;
+}
+
 static int write_tables(struct boot *b, struct err *e)
 {
 	int ret = acpi_write(b->vm, e);
 
+	if (ret == 0)
+		ret = write_reset_vector(b, e);
 	if (ret == 0)
 		ret = mptable_write(b->vm, e);
 	if (ret == 0)

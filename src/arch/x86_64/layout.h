@@ -52,6 +52,7 @@
 #define X86_PIO_PVPANIC	      0x505u
 #define X86_PIO_SLEEP_CONTROL 0x600u
 #define X86_PIO_SLEEP_STATUS  0x601u
+#define X86_RESET_VECTOR_GPA  0xffff0u /* real mode ffff:0000 */
 #define X86_PIO_RESET	      0x602u
 
 /* Values of the ACPI registers. */
