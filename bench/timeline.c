@@ -21,11 +21,14 @@ static long long now_ns(void)
 	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
 }
 
-/* Sum of Pss over all mappings but those that are guest RAM: as large as it, or named as VMMs name theirs. */
+/*
+ * Sum of Pss over all mappings but those that are guest RAM: as large as it, or named as VMMs name theirs, or a file mapped right behind
+ * such a one (husk's boot images lie in guest RAM).
+ */
 static long pss_outside_ram(pid_t pid, unsigned long ram_mib)
 {
 	char path[64], line[512];
-	unsigned long start, end;
+	unsigned long start, end, ram_end = 0;
 	int is_ram = 0;
 	long sum = 0, kib;
 	FILE *f;
@@ -35,9 +38,10 @@ static long pss_outside_ram(pid_t pid, unsigned long ram_mib)
 	if (!f)
 		return -1;
 	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
-			is_ram = end - start >= ram_mib << 20 || strstr(line, "memfd:") != NULL;
-		else if (!is_ram && sscanf(line, "Pss: %ld kB", &kib) == 1)
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2) {
+			is_ram = end - start >= ram_mib << 20 || strstr(line, "memfd:") != NULL || start == ram_end;
+			ram_end = is_ram ? end : 0;
+		} else if (!is_ram && sscanf(line, "Pss: %ld kB", &kib) == 1)
 			sum += kib;
 	}
 	fclose(f);

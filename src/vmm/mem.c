@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define HUGE_2M (2 * MIB)
@@ -128,6 +129,46 @@ int mem_write(struct mem *m, u64 gpa, const void *src, u64 len)
 	if (!p)
 		return -EFAULT;
 	memcpy(p, src, len);
+	mem_dirty(m, gpa, len);
+	return 0;
+}
+
+/* Lays whole pages of the file over the RAM at dst, if it is made of small pages; returns how many bytes. */
+static u64 overlay_file(const struct mem *m, u8 *dst, int fd, u64 offset, u64 len)
+{
+	u64 whole = ALIGN_DOWN(len, MEM_PAGE_SIZE);
+
+	if (m->huge != MEM_HUGE_NONE || (uintptr_t)dst % MEM_PAGE_SIZE || offset % MEM_PAGE_SIZE || !whole)
+		return 0;
+	if (mmap(dst, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED)
+		return 0;
+	madvise(dst, whole, MADV_DONTDUMP);
+	return whole;
+}
+
+int mem_load_file(struct mem *m, u64 gpa, int fd, u64 offset, u64 len, struct err *e)
+{
+	u8 *dst = mem_ptr(m, gpa, len);
+	struct stat st;
+	u64 done, end;
+
+	if (!dst)
+		return err_set(e, -EFAULT, "it does not fit into guest memory");
+	if (fstat(fd, &st) < 0)
+		return err_errno(e, "cannot read it");
+	if (__builtin_add_overflow(offset, len, &end) || end > (u64)st.st_size)
+		return err_set(e, -EIO, "cannot read it to its end");
+	for (done = overlay_file(m, dst, fd, offset, len); done < len;) {
+		ssize_t n = pread(fd, dst + done, len - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_errno(e, "cannot read it");
+		if (n == 0)
+			return err_set(e, -EIO, "cannot read it to its end");
+		done += (u64)n;
+	}
 	mem_dirty(m, gpa, len);
 	return 0;
 }

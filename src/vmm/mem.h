@@ -5,6 +5,7 @@
  *   guest physical          memfd offset                  host virtual
  *   [0, hole)        <->    [0, hole)              <->    region[0].hva
  *   [4 GiB, ...)     <->    [hole, size)           <->    region[1].hva
+ *   boot images in it: private mappings of their files (mem_load_file)
  *
  * Nothing is allocated ahead: a page costs host memory when it is first touched.
  * Guest memory is reached only through mem_ptr, mem_read and mem_write: they check the whole range against the regions. The memory behind a
@@ -65,6 +66,14 @@ static inline void *mem_ptr(const struct mem *m, u64 gpa, u64 len)
 /* Copies; 0 or -EFAULT with nothing copied. mem_write marks the pages dirty. ctx: any */
 int mem_read(const struct mem *m, u64 gpa, void *dst, u64 len) MUST_CHECK;
 int mem_write(struct mem *m, u64 gpa, const void *src, u64 len) MUST_CHECK;
+
+/*
+ * Puts len bytes of the file at gpa, before start. Nothing is copied where page boundaries agree: the file is mapped over the RAM, private,
+ * so that boot images cost no memory until the guest writes there, and VMs share them. Two things follow: the file must keep its length
+ * while the VM lives (a rename over it is fine), and the memfd does not hold these pages: who shares the memfd or discards pages of it has
+ * to copy them into it first. With huge pages, and for what is not page-aligned, bytes are read. Errors: -EFAULT outside RAM, -EIO short.
+ */
+int mem_load_file(struct mem *m, u64 gpa, int fd, u64 offset, u64 len, struct err *e) MUST_CHECK;
 
 /* Says that husk wrote [gpa, gpa + len); ranges outside RAM are ignored. ctx: any */
 void mem_dirty(struct mem *m, u64 gpa, u64 len);

@@ -66,6 +66,7 @@ static void set_payload(struct fixture *f, const u8 *file, size_t size)
 	assert_false(ZSTD_isError(n));
 	st_le32(f->packed + n, (u32)size);
 	f->bz = (struct bzimage){
+		.fd = -1,
 		.kernel = f->packed,
 		.kernel_len = n + 4,
 		.payload = f->packed,

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "vmm/mem.h"
 
@@ -74,6 +76,52 @@ static void writes_mark_every_page_they_touch(void **state)
 	assert_int_equal(mem_track(m, false, &e), 0);
 }
 
+static int image_file(size_t len)
+{
+	int fd = memfd_create("image", MFD_CLOEXEC);
+
+	for (size_t i = 0; i < len; i++)
+		assert_int_equal(write(fd, &(u8){(u8)(i / 7)}, 1), 1);
+	return fd;
+}
+
+static void a_loaded_file_is_there_and_stays_as_it_is(void **state)
+{
+	const size_t len = 3 * MEM_PAGE_SIZE + 100;
+	int fd = image_file(len);
+	struct mem *m = *state;
+	struct err e;
+	u8 *there;
+
+	/* page-aligned: mapped; then at odd addresses and odd offsets of the file: read */
+	for (u64 gpa = 4 * GIB; gpa <= 4 * GIB + MIB + 1; gpa += MIB + 1) {
+		for (u64 offset = 0; offset < 2; offset++) {
+			assert_int_equal(mem_load_file(m, gpa, fd, offset, len - offset, &e), 0);
+			there = mem_ptr(m, gpa, len);
+			for (size_t i = 0; i < len - offset; i++)
+				assert_int_equal(there[i], (u8)((i + offset) / 7));
+		}
+	}
+	memset(mem_ptr(m, 4 * GIB, len), 0xee, len); /* the guest's writes are its own */
+	assert_int_equal(pread(fd, &(u8){0}, 1, 700), 1);
+	assert_int_equal(lseek(fd, 0, SEEK_END), len);
+	assert_int_equal(mem_load_file(m, 4 * GIB + 2 * MIB, fd, 0, len, &e), 0);
+	assert_int_equal(*(u8 *)mem_ptr(m, 4 * GIB + 2 * MIB + 700, 1), 100);
+	close(fd);
+}
+
+static void a_file_that_is_too_short_or_too_long_is_refused(void **state)
+{
+	int fd = image_file(MEM_PAGE_SIZE);
+	struct mem *m = *state;
+	struct err e;
+
+	assert_int_equal(mem_load_file(m, 0, fd, 0, MEM_PAGE_SIZE + 1, &e), -EIO);
+	assert_int_equal(mem_load_file(m, 0, fd, UINT64_MAX, MEM_PAGE_SIZE, &e), -EIO);
+	assert_int_equal(mem_load_file(m, 8 * MIB - 1, fd, 0, MEM_PAGE_SIZE, &e), -EFAULT);
+	close(fd);
+}
+
 static void odd_sizes_are_refused(void **state)
 {
 	struct mem m;
@@ -102,6 +150,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(lengths_that_wrap_are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(regions_share_one_memfd_at_their_offsets, setup, teardown),
 		cmocka_unit_test_setup_teardown(writes_mark_every_page_they_touch, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_loaded_file_is_there_and_stays_as_it_is, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_file_that_is_too_short_or_too_long_is_refused, setup, teardown),
 		cmocka_unit_test(odd_sizes_are_refused),
 		cmocka_unit_test(a_terabyte_costs_nothing_until_touched),
 	};

@@ -34,16 +34,7 @@ static int place_initrd(struct boot *b, int fd, struct err *e)
 /* Where the initrd goes is decided before the kernel is loaded, and it is read after: the kernel may be unpacked over its place. */
 static int load_initrd(struct boot *b, int fd, struct err *e)
 {
-	struct mem *m = &b->vm->mem;
-	int ret;
-
-	if (b->initrd_size == 0)
-		return 0;
-	ret = fd_read_all(fd, mem_ptr(m, b->initrd_gpa, b->initrd_size), b->initrd_size);
-	if (ret < 0)
-		return err_set(e, ret, "cannot read it to its end");
-	mem_dirty(m, b->initrd_gpa, b->initrd_size);
-	return 0;
+	return b->initrd_size ? mem_load_file(&b->vm->mem, b->initrd_gpa, fd, 0, b->initrd_size, e) : 0;
 }
 
 static int load_kernel(struct boot *b, struct err *e)

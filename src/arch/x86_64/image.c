@@ -34,6 +34,7 @@ static int map_file(struct image *img, const char *path, struct err *e)
 	}
 	img->data = img->map;
 	img->size = img->map_len;
+	img->fd = fd_take(&fd);
 	return 0;
 }
 
@@ -91,6 +92,8 @@ static int parse_bzimage(struct bzimage *bz, const u8 *d, size_t size, struct er
 		.header_len = MIN(BZ_MAGIC + d[BZ_HEADER_LEN], BZ_HEADER_END_MAX) - BZ_HEADER,
 		.kernel = d + setup,
 		.kernel_len = size - setup,
+		.fd = -1,
+		.file_offset = setup,
 		.pref_address = ld_le64(d + BZ_PREF_ADDRESS),
 		.init_size = ld_le32(d + BZ_INIT_SIZE),
 		.alignment = ld_le32(d + BZ_KERNEL_ALIGNMENT),
@@ -106,6 +109,7 @@ static int parse_bzimage(struct bzimage *bz, const u8 *d, size_t size, struct er
 static int recognize(struct image *img, struct err *e)
 {
 	const u8 *d = img->data;
+	int ret;
 
 	if (elf_detect(d, img->size)) {
 		img->kind = IMAGE_ELF;
@@ -114,14 +118,16 @@ static int recognize(struct image *img, struct err *e)
 	if (img->size < BZ_HEADER_END_MAX || ld_le16(d + BZ_BOOT_FLAG) != BZ_BOOT_FLAG_VALUE || ld_le32(d + BZ_MAGIC) != BZ_MAGIC_VALUE)
 		return err_set(e, -ENOEXEC, "neither a bzImage nor an ELF vmlinux (nor one of them gzipped)");
 	img->kind = IMAGE_BZIMAGE;
-	return parse_bzimage(&img->bz, d, img->size, e);
+	ret = parse_bzimage(&img->bz, d, img->size, e);
+	img->bz.fd = img->heap ? -1 : img->fd;
+	return ret;
 }
 
 int image_open(struct image *img, const char *path, struct err *e)
 {
 	int ret;
 
-	*img = (struct image){0};
+	*img = (struct image){.fd = -1};
 	ret = map_file(img, path, e);
 	if (ret == 0)
 		ret = gunzip_file(img, e);
@@ -136,6 +142,8 @@ int image_open(struct image *img, const char *path, struct err *e)
 
 void image_close(struct image *img)
 {
+	if (img->map)
+		fd_close(&img->fd);
 	if (img->map)
 		munmap(img->map, img->map_len);
 	free(img->heap);

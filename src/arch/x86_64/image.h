@@ -41,6 +41,8 @@ struct bzimage {
 	u32 header_len;
 	const u8 *kernel; /* the protected-mode part, which is loaded */
 	u64 kernel_len;
+	int fd; /* borrowed: the file that holds it at file_offset; -1: it was unpacked, and is in memory only */
+	u64 file_offset;
 	const u8 *payload; /* the compressed ELF in it, payload_len bytes with the unpacked size in the last four; NULL: unknown */
 	u64 payload_len;
 	u64 pref_address, init_size; /* where it runs, and how much memory it uses from there until it reads the memory map */
@@ -54,6 +56,7 @@ struct image {
 	size_t size;
 	void *map, *heap; /* owned: one of them is behind data */
 	size_t map_len;
+	int fd;		   /* owned */
 	struct bzimage bz; /* IMAGE_BZIMAGE */
 };
 

@@ -216,7 +216,8 @@ int load_bzimage(const struct load_request *rq, const struct bzimage *bz, struct
 		return err_set(e, -ENOEXEC, "the bzImage header asks for an impossible address");
 	ret = check_extent(rq, bz->pref_address, end, e);
 	if (ret == 0)
-		ret = mem_write(rq->mem, bz->pref_address, bz->kernel, bz->kernel_len);
+		ret = bz->fd >= 0 ? mem_load_file(rq->mem, bz->pref_address, bz->fd, bz->file_offset, bz->kernel_len, e)
+				  : mem_write(rq->mem, bz->pref_address, bz->kernel, bz->kernel_len);
 	*out = (struct loaded_kernel){.entry = bz->pref_address + BZ_ENTRY_64, .start = bz->pref_address, .end = end};
 	return ret;
 }
