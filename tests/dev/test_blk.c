@@ -52,7 +52,7 @@ static void *parse_cfg(const char *path, const char *more)
 	json_object_put(json);
 	if (ret == 0)
 		return cfg;
-	print_message("%s\n", e.msg);
+	print_message("# %s\n", e.msg);
 	cfg_free(t, cfg);
 	free(cfg);
 	return NULL;

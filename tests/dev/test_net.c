@@ -48,7 +48,7 @@ static void tap_up(const char *name, int mtu)
 	ifr_ioctl(SIOCSIFFLAGS, &r);
 }
 
-/* Attaching switches the carrier on, and a kernel worker then the queue: until then what is sent to the tap goes nowhere. */
+/* Attaching switches the carrier on; until then what is sent to the tap goes nowhere. */
 static void tap_wait_running(const char *name)
 {
 	struct ifreq r = {0};
@@ -59,7 +59,6 @@ static void tap_wait_running(const char *name)
 		ifr_ioctl(SIOCGIFFLAGS, &r);
 	}
 	assert_true(r.ifr_flags & IFF_RUNNING);
-	ifr_ioctl(SIOCSIFFLAGS, &r); /* takes the lock that the worker holds: it is done after that */
 }
 
 /* `ip link del`: netlink, as an ioctl cannot do it. */
@@ -95,6 +94,9 @@ static int packet_socket(const char *name, bool vnet_hdr)
 		a.sll_protocol = 0;
 		assert_return_code(setsockopt(s, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)), errno);
 	}
+	/* Past the queueing discipline: a kernel worker attaches the real one some time after the carrier is on, and until then frames are
+	 * lost. */
+	assert_return_code(setsockopt(s, SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof(on)), errno);
 	setsockopt(s, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
 	setsockopt(s, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
 	setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));

