@@ -69,7 +69,7 @@ def test_ping_and_50_mib_each_way_over_tap(guest, host, tap):
         assert "3 packets transmitted, 3 packets received" in out
         assert want in out
         server.wait(timeout=60)
-        assert want in server.text()
+        assert want in server.text
     host.run("rm /tmp/50M")
 
 
