@@ -1,10 +1,16 @@
 """Real Debian guests on a true KVM: they boot, see their machine, and end as documented."""
+import gzip
+import json
 import re
 import shlex
+import struct
+import subprocess
+from pathlib import Path
 
 import pytest
 
 KERNELS = ["6.1", "6.12"]
+GUEST_DIR = Path(__file__).resolve().parents[2] / "build" / "guest"
 
 
 @pytest.mark.parametrize("cpus", [1, 4])
@@ -17,6 +23,43 @@ def test_initramfs_boots_to_a_shell_with_all_cpus_online(guest, kernel, cpus):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
+@pytest.fixture(scope="module")
+def vmlinux():
+    """The ELF inside Debian's 6.12 bzImage (its payload is zstd, followed by the unpacked size)."""
+    image = (GUEST_DIR / "vmlinuz-6.12").read_bytes()
+    start = (image[0x1f1] + 1) * 512 + struct.unpack_from("<I", image, 0x248)[0]
+    payload = image[start:start + struct.unpack_from("<I", image, 0x24c)[0] - 4]
+    return subprocess.run(["zstd", "-dc"], input=payload, stdout=subprocess.PIPE, check=True).stdout
+
+
+@pytest.mark.parametrize("pack", [bytes, lambda elf: gzip.compress(elf, 1)], ids=["elf", "gzip"])
+def test_a_vmlinux_boots_by_pvh(guest, host, vmlinux, pack):
+    host.put(pack(vmlinux), "/tmp/vmlinux")
+    out = guest.script("echo loader=$(cat /proc/sys/kernel/bootloader_type)", "--kernel", "/tmp/vmlinux")
+    host.run("rm /tmp/vmlinux")
+    assert "loader=176" in out  # 0xb0: entered by PVH, not Xen
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_kernel_that_husk_unpacks_boots_at_a_random_address(guest, host, kernel):
+    host.put(json.dumps({"boot-source": {"kernel_image_path": f"/husk/guest/vmlinuz-{kernel}", "unpack": "host"}}).encode(), "/tmp/unpack.json")
+    show = "grep -m1 ' _text$' /proc/kallsyms"
+    texts = {re.search(r"^([0-9a-f]{16}) T _text", guest.script(show, "/tmp/unpack.json", kernel=kernel), re.M).group(1) for _ in range(2)}
+    assert len(texts) == 2 and all(t.startswith("ffffffff") for t in texts)
+
+
+def test_memory_of_2_mib_pages(guest, host):
+    host.run("echo 140 >/proc/sys/vm/nr_hugepages; grep HugePages_Total /proc/meminfo", check=True)
+    out = guest.script("grep MemTotal /proc/meminfo", "--huge-pages", "2M")
+    assert "MemTotal" in out
+    assert "HugePages_Free:      140" in host.run("grep HugePages_Free /proc/meminfo; echo 0 >/proc/sys/vm/nr_hugepages").stdout
+
+
+def test_the_boot_timer_is_logged(guest):
+    result = guest.run("--boot-timer", "--level", "Info", cmdline="husk.boottimer=0xc0000000 husk.end=poweroff")
+    assert re.search(r"Guest-boot-time = +\d+ us \d+ ms, +\d+ CPU us \d+ CPU ms", result.stderr), result.stderr
+
+
 def test_debian_root_is_read_write_and_keeps_a_file_over_a_reboot(guest, host, kernel):
     disk = f"/husk/root-{kernel}.ext4"
     host.run(f"cp /husk/guest/rootfs.ext4 {disk}", check=True, timeout=120)
@@ -134,7 +177,7 @@ def test_one_json_file_boots_debian(guest, host):
                       "boot_args": "console=ttyS0 init=/sbin/husk-init"},
       "machine-config": {"vcpu_count": 2, "mem_size_mib": 512},
       "drives": [{"drive_id": "rootfs", "is_root_device": true, "path_on_host": "/husk/json.ext4", "is_read_only": false}],
-      "entropy": {}
+      "entropy": {}, "metrics": {"metrics_path": "/tmp/metrics"}
     }""", "/tmp/vm.json")
     assert host.run("husk config check /tmp/vm.json").rc == 0
     with host.popen("husk run /tmp/vm.json", tty=True) as p:
@@ -142,6 +185,8 @@ def test_one_json_file_boots_debian(guest, host):
         p.send("cat /etc/debian_version; nproc; findmnt -no FSTYPE,OPTIONS /; poweroff -f\n")
         p.expect(r"12\.\d+\s+2\s+ext4\s+rw", timeout=120)
         assert p.wait(timeout=60) == 0
+    first, last = (json.loads(line) for line in host.run("cat /tmp/metrics; rm /tmp/metrics /tmp/vm.json /husk/json.ext4").stdout.splitlines())
+    assert first["block_rootfs"]["read_count"] == 0 and last["block_rootfs"]["read_count"] > 100, last
 
 
 def test_husk_check_finds_this_kvm_usable(host):
