@@ -6,6 +6,7 @@
  *   empty -> ring -> out_ready (EPOLLOUT)         in.fd is watched while in_buf has room
  */
 #include "vmm/chr_impl.h"
+#include "vmm/machine.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -17,7 +18,8 @@
 #define CHR_ESCAPE	0x01 /* Ctrl-a */
 #define CHR_TTY_POLL_NS NSEC_PER_SEC
 
-static const char help_text[] = "\r\nhusk: Ctrl-a x  end the VM\r\n      Ctrl-a a  send Ctrl-a\r\n      Ctrl-a h  this help\r\n";
+static const char help_text[] = "\r\nhusk: Ctrl-a x  end the VM\r\n      Ctrl-a p  press the power button\r\n      "
+				"Ctrl-a a  send Ctrl-a\r\n      Ctrl-a h  this help\r\n";
 
 /* Output */
 
@@ -221,6 +223,9 @@ static u32 escape_key(struct chr *c, u8 key, u8 *out)
 	switch (key) {
 	case 'x':
 		vm_end(c->vm, VM_END_HOST);
+		return 0;
+	case 'p':
+		machine_power_button(c->vm);
 		return 0;
 	case 'h':
 		chr_write(c, help_text, sizeof(help_text) - 1);

@@ -93,10 +93,11 @@ static int packet_socket(const char *name, bool vnet_hdr)
 	if (vnet_hdr) {
 		a.sll_protocol = 0;
 		assert_return_code(setsockopt(s, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)), errno);
+	} else {
+		/* Past the queueing discipline: a kernel worker attaches the real one some time after the carrier is on, and until then
+		 * frames are lost. Not for offloads: that path segments nothing. */
+		assert_return_code(setsockopt(s, SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof(on)), errno);
 	}
-	/* Past the queueing discipline: a kernel worker attaches the real one some time after the carrier is on, and until then frames are
-	 * lost. */
-	assert_return_code(setsockopt(s, SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof(on)), errno);
 	setsockopt(s, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size));
 	setsockopt(s, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
 	setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));

@@ -152,6 +152,10 @@ def test_the_console_is_interactive_and_ctrl_a_x_quits(guest, host):
         p.expect(r"husk-initrd:\S+# ", timeout=200)
         p.send("echo $((6 * 7)) is the answer\n")
         p.expect("42 is the answer", timeout=60)
+        for presses in range(2):
+            p.send("grep ACPI:Ged /proc/interrupts\n")
+            p.expect(rf"\s{presses} +IO-APIC +9-edge +ACPI:Ged", timeout=60)
+            p.send("\x01p")
         p.send("\x01h")
         p.expect("Ctrl-a x", timeout=30)
         p.send("\x01x")
