@@ -1,0 +1,121 @@
+#!/usr/bin/python3
+"""tools/test: builds husk in the variants that CI guards, runs every suite, and counts (tools/test installs what that needs first).
+
+  tools/test            all: style, unit and device tests (gcc; clang with ASan+UBSan; TSan where threads meet), fuzz replay,
+                        bad input, and the system suite with real Debian guests on the KVM of a nested host
+  tools/test --quick    without the nested host (about two minutes)
+  tools/test -k WORD    only system tests whose name holds WORD (builds first)
+
+Ends with one line: N passed, N failed, N skipped. A skip is printed with its reason.
+"""
+import argparse
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTEST = ["/usr/bin/python3", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+VARIANTS = {
+    "build": dict(options=["--buildtype=release", "--werror"], env={}),
+    "build-asan": dict(options=["--buildtype=debugoptimized", "--werror", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dfuzz=true"],
+                       env={"CC": "clang"}),
+    "build-tsan": dict(options=["--buildtype=debugoptimized", "--werror", "-Db_sanitize=thread"], env={}),
+    "build-nokvm": dict(options=["--buildtype=release", "--werror", "-Dkvm=disabled", "-Dtests=false"], env={}),
+}
+
+
+class Tally:
+    """Adds up JUnit files; a step that dies without one counts as a failure."""
+
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+        self.notes = []
+
+    def add_junit(self, path):
+        for case in ET.parse(path).getroot().iter("testcase"):
+            name = f"{case.get('classname', '')} {case.get('name')}".strip()
+            skip = case.find("skipped")
+            if case.find("failure") is not None or case.find("error") is not None:
+                self.failed += 1
+                self.notes.append(f"FAILED  {name}")
+            elif skip is not None:
+                self.skipped += 1
+                reason = skip.get("message") or (case.findtext("system-out") or "").partition("# SKIP")[2].strip()
+                self.notes.append(f"skipped {name}: {reason}")
+            else:
+                self.passed += 1
+
+    def step(self, name, cmd, junit=None, env=None):
+        start = time.time()
+        print(f"== {name}", flush=True)
+        if junit:
+            Path(junit).unlink(missing_ok=True)
+        done = subprocess.run(cmd, cwd=ROOT, env={**os.environ, **(env or {})})
+        if junit and Path(junit).exists():
+            self.add_junit(junit)
+        elif done.returncode == 0:
+            self.passed += 1
+        if done.returncode != 0 and not (junit and self.failed):
+            self.failed += 1
+            self.notes.append(f"FAILED  {name} (exit {done.returncode})")
+        print(f"== {name}: {time.time() - start:.0f} s", flush=True)
+        return done.returncode == 0
+
+
+def build(tally, name):
+    variant = VARIANTS[name]
+    env = {**os.environ, **variant["env"]}
+    if not (ROOT / name / "build.ninja").exists():
+        if not tally.step(f"configure {name}", ["meson", "setup", name, *variant["options"]], env=env):
+            return False
+    return tally.step(f"build {name}", ["ninja", "-C", name, "--quiet"], env=env)
+
+
+def meson_tests(tally, name, suites=()):
+    args = [a for s in suites for a in ("--suite", s)]
+    tally.step(f"{name} tests", ["meson", "test", "-C", name, "--no-rebuild", "--print-errorlogs", *args],
+               junit=ROOT / name / "meson-logs" / "testlog.junit.xml")
+
+
+def pytests(tally, name, *args):
+    junit = ROOT / "build" / f"junit-{name}.xml"
+    tally.step(name, [*PYTEST, f"--junitxml={junit}", "-rs", *args], junit=junit, env={"HUSK": str(ROOT / "build" / "husk")})
+
+
+def run(tally, opts):
+    if not build(tally, "build"):
+        return
+    images = tally.step("guest images", ["tools/mkguest"])  # unit tests read Debian's kernels too
+    if opts.k:
+        pytests(tally, "system", "tests/nested", "tests/system", "-k", opts.k)
+        return
+    pytests(tally, "style", "tests/style")
+    meson_tests(tally, "build")
+    if build(tally, "build-asan"):
+        meson_tests(tally, "build-asan")
+    if build(tally, "build-tsan"):
+        meson_tests(tally, "build-tsan", ["dev", "threads"])
+    build(tally, "build-nokvm")
+    if opts.quick:
+        pytests(tally, "bad input", "tests/system/test_bad_input.py")
+        return
+    if images:
+        pytests(tally, "system", "tests/nested", "tests/system")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="tools/test")
+    parser.add_argument("--quick", action="store_true", help="leave out what needs the nested host")
+    parser.add_argument("-k", metavar="WORD", help="only system tests whose name holds WORD")
+    tally = Tally()
+    run(tally, parser.parse_args())
+    print("\n".join(tally.notes))
+    print(f"{tally.passed} passed, {tally.failed} failed, {tally.skipped} skipped", flush=True)
+    return 1 if tally.failed or not tally.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
