@@ -1,8 +1,10 @@
 """Everything a user can get wrong: one clear line on standard error, a non-zero exit, nothing left behind. Needs no guest and no working KVM."""
 import json
 import os
+import shutil
 import struct
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -187,6 +189,7 @@ def test_no_permission_on_dev_kvm(monkeypatch):
         os.chmod(box, 0o755)  # pytest's own directories are closed to others
         monkeypatch.chdir(box)
         tiny_kernel(Path("kernel"))
+        monkeypatch.setattr(sys.modules[__name__], "HUSK", shutil.copy(HUSK, box))  # so may be the folder of the build
         said = run_flags("--kernel", "kernel", user=NOBODY, group=NOBODY, extra_groups=[])
         monkeypatch.undo()
     assert "/dev/kvm" in said and "permission" in said.lower()
