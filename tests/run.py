@@ -49,7 +49,7 @@ class Tally:
                 self.passed += 1
 
     def step(self, name, cmd, junit=None, env=None):
-        start = time.time()
+        start, failed_before = time.time(), self.failed
         print(f"== {name}", flush=True)
         if junit:
             Path(junit).unlink(missing_ok=True)
@@ -58,7 +58,7 @@ class Tally:
             self.add_junit(junit)
         elif done.returncode == 0:
             self.passed += 1
-        if done.returncode != 0 and not (junit and self.failed):
+        if done.returncode != 0 and self.failed == failed_before:
             self.failed += 1
             self.notes.append(f"FAILED  {name} (exit {done.returncode})")
         print(f"== {name}: {time.time() - start:.0f} s", flush=True)

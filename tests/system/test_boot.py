@@ -22,7 +22,6 @@ def test_initramfs_boots_to_a_shell_with_all_cpus_online(guest, kernel, cpus):
     assert re.search(rf"^{re.escape(kernel)}\.", out, re.M)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.fixture(scope="module")
 def vmlinux():
     """The ELF inside Debian's 6.12 bzImage (its payload is zstd, followed by the unpacked size)."""
@@ -60,6 +59,7 @@ def test_the_boot_timer_is_logged(guest):
     assert re.search(r"Guest-boot-time = +\d+ us \d+ ms, +\d+ CPU us \d+ CPU ms", result.stderr), result.stderr
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_debian_root_is_read_write_and_keeps_a_file_over_a_reboot(guest, host, kernel):
     disk = f"/husk/root-{kernel}.ext4"
     host.run(f"cp /husk/guest/rootfs.ext4 {disk}", check=True, timeout=120)
