@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "nested"))
 from pytest_nested import nested, nested_session  # noqa: E402,F401
@@ -49,3 +50,18 @@ def host(nested):  # noqa: F811
 @pytest.fixture
 def guest(host):
     return Guest(host)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    """A test under which the emulated host itself died (now and then QEMU's SVM resets it) runs once more on a new one, and says so."""
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    if any(r.failed and "HostDied" in str(r.longrepr) for r in reports):
+        print(f"\n{item.name}: the nested host died; once more on a new one", flush=True)
+        item._initrequest()
+        reports = runtestprotocol(item, nextitem=nextitem, log=False)
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True

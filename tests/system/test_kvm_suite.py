@@ -20,10 +20,10 @@ def run(host, put_once, program, *args):
     cmocka = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout.split("libcmocka.so.0 => ")[1].split()[0]
     for src, dst in [(cmocka, "/tmp/lib/libcmocka.so.0"), (program, f"/tmp/{program.name}"),
                      *((f, f"/tmp/isa/{os.path.basename(f)}") for f in glob.glob(str(BUILD / "tests" / "isa" / "*.bin")))]:
-        if dst not in put_once:
+        if (host.console_path, dst) not in put_once:  # a new host has a new console
             host.run(f"mkdir -p {os.path.dirname(dst)}", check=True)
             host.put(src, dst)
-            put_once.add(dst)
+            put_once.add((host.console_path, dst))
     result = host.run([f"/tmp/{program.name}", *args], timeout=200,
                       env={"LD_LIBRARY_PATH": "/tmp/lib", "CMOCKA_MESSAGE_OUTPUT": "TAP", "HUSK_ISA_DIR": "/tmp/isa"})
     output = result.stdout + result.stderr
