@@ -497,7 +497,7 @@ class NestedHost:
     qemu_args  further arguments for the outer QEMU;  boot_timeout: seconds until the agent must answer
     """
 
-    def __init__(self, husk=None, guest_dir=None, cache=None, memory=3072, smp=2, icount=False, cpu=CPU, peer=False, programs=(),
+    def __init__(self, husk=None, guest_dir=None, cache=None, memory=3072, smp=1, icount=False, cpu=CPU, peer=False, programs=(),
                  qemu_args=(), append="", boot_timeout=180, log=None):
         if husk is None:
             husk = os.path.join(TOP, "build", "husk")
@@ -736,7 +736,7 @@ def main(argv=None):
     a.add_argument("--husk", help="the husk binary for /husk/bin (default: build/husk if there)")
     a.add_argument("--guest-dir", help="tools/mkguest's output (default: build/guest)")
     a.add_argument("--memory", type=int, default=3072, help="MiB (default 3072)")
-    a.add_argument("--smp", type=int, default=2, help="emulated CPUs (default 2)")
+    a.add_argument("--smp", type=int, default=1, help="emulated CPUs (default 1; README.md tells why)")
     a.add_argument("--icount", action="store_true", help="count instructions as time: deterministic, one CPU")
     a.add_argument("--peer", action="store_true", help="add this machine's qemu-system-x86_64")
     a.add_argument("--program", action="append", default=[], metavar="FILE", help="add a program of this machine to /husk/bin")

@@ -15,7 +15,7 @@ from nested import NestedError, NestedHost
 def nested_session():
     try:
         host = NestedHost(husk=os.environ.get("HUSK"), peer=bool(os.environ.get("HUSK_NESTED_PEER")),
-                          smp=int(os.environ.get("HUSK_NESTED_SMP", "2")), log=os.environ.get("HUSK_NESTED_LOG"))
+                          smp=int(os.environ.get("HUSK_NESTED_SMP", "1")), log=os.environ.get("HUSK_NESTED_LOG"))
     except NestedError as e:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(str(e))
     yield host

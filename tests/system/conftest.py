@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from _pytest.runner import runtestprotocol
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "nested"))
 from pytest_nested import nested, nested_session  # noqa: E402,F401
@@ -42,30 +41,11 @@ class Guest:
 
 
 @pytest.fixture
-def host(nested, request):  # noqa: F811
+def host(nested):  # noqa: F811
     """The running nested host."""
-    request.config.nested_host = nested
     return nested
 
 
 @pytest.fixture
 def guest(host):
     return Guest(host)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item, nextitem):
-    """A test that fails in the emulated host runs once more on a new one; the first failure is printed. QEMU's SVM emulation crashes hosts
-    and guests now and then; what husk does wrong fails twice."""
-    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    reports = runtestprotocol(item, nextitem=nextitem, log=False)
-    host = getattr(item.config, "nested_host", None)
-    if host and "host" in item.fixturenames and any(r.failed for r in reports):
-        print(f"\n{item.name}: once more on a new nested host, after:", *(str(r.longrepr)[-2000:] for r in reports if r.failed), sep="\n", flush=True)
-        host.stop()
-        item._initrequest()
-        reports = runtestprotocol(item, nextitem=nextitem, log=False)
-    for report in reports:
-        item.ihook.pytest_runtest_logreport(report=report)
-    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-    return True
