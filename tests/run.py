@@ -5,6 +5,7 @@
                         bad input, and the system suite with real Debian guests on the KVM of a nested host
   tools/test --quick    without the nested host (about two minutes)
   tools/test -k WORD    only system tests whose name holds WORD (builds first)
+  tools/test --long tcg the software accelerator under Debian's programs (tests/system/long): hours; -k WORD takes some of them
 
 Ends with one line: N passed, N failed, N skipped. A skip is printed with its reason.
 """
@@ -82,13 +83,17 @@ def meson_tests(tally, name, suites=()):
 
 def pytests(tally, name, *args):
     junit = ROOT / "build" / f"junit-{name}.xml"
-    tally.step(name, [*PYTEST, f"--junitxml={junit}", "-rs", *args], junit=junit, env={"HUSK": str(ROOT / "build" / "husk")})
+    tally.step(name, [*PYTEST, f"--junitxml={junit}", "-rs", *args], junit=junit,
+               env={"HUSK": str(ROOT / "build" / "husk"), **({"HUSK_LONG": "1"} if name.startswith("long-") else {})})
 
 
 def run(tally, opts):
     if not build(tally, "build"):
         return
-    images = tally.step("guest images", ["tools/mkguest"])  # unit tests read Debian's kernels too
+    images = tally.step("guest images", ["tools/mkguest", *(["--full"] if opts.long else [])])  # unit tests read Debian's kernels too
+    if opts.long:
+        pytests(tally, f"long-{opts.long}", f"tests/system/long/test_{opts.long}_long.py", *(["-k", opts.k] if opts.k else []))
+        return
     if opts.k:
         pytests(tally, "system", "tests/nested", "tests/system", "-k", opts.k)
         return
@@ -109,6 +114,7 @@ def run(tally, opts):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="tools/test")
     parser.add_argument("--quick", action="store_true", help="leave out what needs the nested host")
+    parser.add_argument("--long", choices=["tcg"], help="tests that take hours, and nothing else")
     parser.add_argument("-k", metavar="WORD", help="only system tests whose name holds WORD")
     tally = Tally()
     run(tally, parser.parse_args())

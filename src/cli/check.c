@@ -36,22 +36,29 @@ static bool check_accel(const struct accel_ops *accel, enum verdict if_not)
 	bool usable = accel->probe(&e) == 0;
 
 	if (usable)
-		say(VERDICT_OK, accel->name, "usable");
+		say(VERDICT_OK, accel->name, "usable%s", accel->native ? "" : "; runs guests slower than hardware virtualization would");
 	else
 		say(if_not, accel->name, "%s", e.msg);
 	return usable;
 }
 
-/* All accelerators: true when one at least can run a VM. */
+/* All accelerators, best first: true when one at least can run a VM. One that cannot matters less when another can. */
 static bool check_accels(void)
 {
-	bool any = false;
+	const struct accel_ops *first = NULL;
+	struct err e;
 
+	for (u32 i = 0; accel_list[i] && !first; i++) {
+		if (accel_list[i]->probe(&e) == 0)
+			first = accel_list[i];
+	}
 	for (u32 i = 0; accel_list[i]; i++)
-		any |= check_accel(accel_list[i], VERDICT_FAIL);
-	if (!any)
+		check_accel(accel_list[i], first ? VERDICT_WARN : VERDICT_FAIL);
+	if (first)
+		say(VERDICT_OK, "accelerator", "VMs run under %s unless they ask for another", first->name);
+	else
 		say(VERDICT_FAIL, "accelerator", "none is usable: this host cannot run a VM until a line above is mended");
-	return any;
+	return first;
 }
 
 static void check_io_uring(void)

@@ -53,7 +53,8 @@ static const struct cfg_field boot_fields[] = {
 	FIELD(cfg_boot_source, initrd_path, "initrd_path", CFG_STR, PATH_BYTES, .flag = "initrd", .metavar = "FILE",
 	      .help = "Initial RAM disk."),
 	FIELD(cfg_boot_source, boot_args, "boot_args", CFG_STR, .max = 2047, .expected = "at most 2047 bytes of kernel command line",
-	      .flag = "cmdline", .metavar = "TEXT", .help = "Kernel command line; husk appends what its devices need."),
+	      .flag = "cmdline", .metavar = "TEXT",
+	      .help = "Kernel command line; husk appends what its devices need. Absent: husk's own, with mitigations=off under tcg."),
 	FIELD(cfg_boot_source, unpack, "unpack", CFG_ENUM, .values = unpack_names, .dflt = "\"auto\"", .extension = true,
 	      .help = "Who unpacks the kernel in a bzImage: the guest itself, or husk; auto: the guest under kvm, where it starts sooner, "
 		      "else husk."),

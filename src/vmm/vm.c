@@ -30,7 +30,7 @@ static int choose_auto(struct vm *vm, struct err *e)
 		if (accel_list[i]->probe(&refused) == 0) {
 			vm->accel = accel_list[i];
 			if (*why)
-				log_warn(vm->log, "using %s: %s", vm->accel->name, why);
+				log_warn(vm->log, "this VM runs under %s, since nothing better is usable here: %s", vm->accel->name, why);
 			return 0;
 		}
 		longer = xasprintf("%s%s%s: %s", why, *why ? "; " : "", accel_list[i]->name, refused.msg);

@@ -1,4 +1,7 @@
-/* kvm_rig.h: a small VM under the real KVM, for test_kvm_*.c: memory at 0 and at 4 GiB, vCPUs in real mode, a device that records. */
+/*
+ * kvm_rig.h: a small VM under the real KVM, for test_kvm_*.c, or under the accelerator that RIG_ACCEL names: memory at 0 and at 4 GiB,
+ * vCPUs in real mode, a device that records.
+ */
 #ifndef HUSK_TEST_KVM_RIG_H
 #define HUSK_TEST_KVM_RIG_H
 
@@ -12,6 +15,12 @@
 #include "arch/x86_64/cpu.h"
 #include "kvm/kvm.h"
 #include "vmm/config.h"
+
+#ifndef RIG_ACCEL
+#define RIG_ACCEL kvm_accel_ops
+#define RIG_NODE  "/dev/kvm"
+#endif
+extern const struct accel_ops RIG_ACCEL;
 
 #define RIG_LOW	     (32 * MIB) /* bytes at 0 */
 #define RIG_HIGH     (2 * MIB)
@@ -48,7 +57,7 @@ static void rig_record(struct rig *rig, bool write, u64 offset, const void *data
 	*a = (struct rig_access){.write = write, .offset = offset, .len = len};
 	memcpy(&a->data, data, len);
 	if (rig->kick)
-		kvm_accel_ops.vcpu_kick(&rig->vm.vcpus[0]);
+		RIG_ACCEL.vcpu_kick(&rig->vm.vcpus[0]);
 }
 
 static void rig_read(struct device *dev, u64 offset, void *data, u32 len)
@@ -103,7 +112,7 @@ static inline void rig_add_vcpus(struct rig *rig, u32 n)
 		v->cpu = xzalloc(sizeof(*v->cpu));
 		v->cpu->xsave = xzalloc(X86_XSAVE_MAX);
 		rig_reset_cpu(v->cpu, i);
-		rig_ok(rig, kvm_accel_ops.vcpu_init(v, &rig->e));
+		rig_ok(rig, RIG_ACCEL.vcpu_init(v, &rig->e));
 	}
 }
 
@@ -113,8 +122,10 @@ static inline struct rig *rig_new(u32 nr_vcpus, bool track_dirty)
 	const struct mem_range ranges[] = {{0, RIG_LOW}, {RIG_HIGH_GPA, RIG_HIGH}};
 	struct rig *rig;
 
-	if (access("/dev/kvm", R_OK | W_OK) != 0)
+#ifdef RIG_NODE
+	if (access(RIG_NODE, R_OK | W_OK) != 0)
 		skip();
+#endif
 	rig = xzalloc(sizeof(*rig));
 	log_init(&rig->log, memfd_create("log", MFD_CLOEXEC), LOG_DEBUG);
 	rig->machine.track_dirty_pages = track_dirty;
@@ -122,11 +133,11 @@ static inline struct rig *rig_new(u32 nr_vcpus, bool track_dirty)
 	rig->vm.config = &rig->config;
 	rig->vm.log = &rig->log;
 	rig->vm.trace = &rig->trace;
-	rig->vm.accel = &kvm_accel_ops;
-	rig_ok(rig, kvm_accel_ops.vm_init(&rig->vm, &rig->e));
+	rig->vm.accel = &RIG_ACCEL;
+	rig_ok(rig, RIG_ACCEL.vm_init(&rig->vm, &rig->e));
 	rig_ok(rig, mem_init(&rig->vm.mem, ranges, ARRAY_SIZE(ranges), MEM_HUGE_NONE, &rig->e));
 	for (u32 i = 0; i < rig->vm.mem.nr_regions; i++)
-		rig_ok(rig, kvm_accel_ops.mem_map(&rig->vm, &rig->vm.mem.regions[i], &rig->e));
+		rig_ok(rig, RIG_ACCEL.mem_map(&rig->vm, &rig->vm.mem.regions[i], &rig->e));
 	device_init(&rig->dev, &rig->vm, NULL, "rig", NULL);
 	rig_ok(rig, bus_add(&rig->vm, BUS_PIO, RIG_PORT, RIG_LEN, &rig->dev, &rig_ops, &rig->e));
 	rig_ok(rig, bus_add(&rig->vm, BUS_MMIO, RIG_MMIO, RIG_LEN, &rig->dev, &rig_ops, &rig->e));
@@ -137,12 +148,12 @@ static inline struct rig *rig_new(u32 nr_vcpus, bool track_dirty)
 static inline void rig_free(struct rig *rig)
 {
 	for (u32 i = 0; i < rig->vm.nr_vcpus; i++) {
-		kvm_accel_ops.vcpu_fini(&rig->vm.vcpus[i]);
+		RIG_ACCEL.vcpu_fini(&rig->vm.vcpus[i]);
 		free(rig->vm.vcpus[i].cpu->xsave);
 		free(rig->vm.vcpus[i].cpu);
 	}
 	free(rig->vm.vcpus);
-	kvm_accel_ops.vm_fini(&rig->vm);
+	RIG_ACCEL.vm_fini(&rig->vm);
 	bus_fini(&rig->vm.bus[BUS_MMIO]);
 	bus_fini(&rig->vm.bus[BUS_PIO]);
 	device_fini(&rig->dev);
@@ -156,12 +167,12 @@ static inline void rig_free(struct rig *rig)
 static inline void rig_load(struct rig *rig, const void *code, size_t size)
 {
 	rig_ok(rig, mem_write(&rig->vm.mem, RIG_CODE, code, size));
-	rig_ok(rig, kvm_accel_ops.vcpu_push(&rig->vm.vcpus[0], &rig->e));
+	rig_ok(rig, RIG_ACCEL.vcpu_push(&rig->vm.vcpus[0], &rig->e));
 }
 
 static inline struct cpu_state *rig_pull(struct rig *rig, u32 index)
 {
-	rig_ok(rig, kvm_accel_ops.vcpu_pull(&rig->vm.vcpus[index], &rig->e));
+	rig_ok(rig, RIG_ACCEL.vcpu_pull(&rig->vm.vcpus[index], &rig->e));
 	return rig->vm.vcpus[index].cpu;
 }
 

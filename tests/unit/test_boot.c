@@ -229,6 +229,11 @@ static void without_boot_args_there_is_a_default(void **state)
 	(void)state;
 	start(&f, false, 0, "", "");
 	assert_non_null(strstr(cmdline(&f), "console=ttyS0 reboot=k panic=-1"));
+	/* The accelerator of these tests is not native. */
+	assert_non_null(strstr(cmdline(&f), " mitigations=off"));
+	stop(&f);
+	start(&f, false, 0, ", 'boot_args': 'quiet'", "");
+	assert_null(strstr(cmdline(&f), "mitigations"));
 	stop(&f);
 }
 

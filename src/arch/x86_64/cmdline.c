@@ -12,6 +12,12 @@
  */
 #define DEFAULT_ARGS "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 cryptomgr.notests quiet"
 
+/*
+ * Added to the default where the accelerator translates. The guest's defences against speculation (return thunks, retpolines, flushes) are
+ * the dearest code there is for a translator, and were made for code that runs as it is written. Whoever wants them gives boot_args.
+ */
+#define TRANSLATED_ARGS "mitigations=off"
+
 #define KERNEL_CMDLINE_SIZE 2047u /* COMMAND_LINE_SIZE of x86 without the NUL, for images that do not say */
 #define DEVICE_TEXT	    512
 
@@ -80,6 +86,8 @@ int cmdline_build(struct boot *b, struct err *e)
 
 	b->cmdline_len = 0;
 	add(b, own);
+	if (!b->cfg->boot_args && !b->vm->accel->native)
+		add(b, TRANSLATED_ARGS);
 	if (!strstr(own, "pci="))
 		add(b, "pci=off");
 	add_device_texts(b);

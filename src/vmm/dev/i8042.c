@@ -10,7 +10,7 @@
 
 #include "vmm/vm.h"
 
-#define I8042_DATA 0 /* offsets from port 0x60; 0x61..0x63 belong to others */
+#define I8042_DATA 0 /* offsets from port 0x60; 0x61..0x63 belong to others, who may claim them */
 #define I8042_CTL  4
 
 #define STATUS_OUT_FULL 0x01 /* the input-full bit, 0x02, is never set: writes are taken at once */
@@ -216,7 +216,18 @@ static void i8042_write(struct device *dev, u64 offset, const void *data, u32 le
 	}
 }
 
-static const struct bus_ops i8042_ops = {.read = i8042_read, .write = i8042_write};
+static void i8042_read_ctl(struct device *dev, u64 offset, void *data, u32 len)
+{
+	i8042_read(dev, offset + I8042_CTL, data, len);
+}
+
+static void i8042_write_ctl(struct device *dev, u64 offset, const void *data, u32 len)
+{
+	i8042_write(dev, offset + I8042_CTL, data, len);
+}
+
+static const struct bus_ops i8042_data_ops = {.read = i8042_read, .write = i8042_write};
+static const struct bus_ops i8042_ctl_ops = {.read = i8042_read_ctl, .write = i8042_write_ctl};
 
 static void i8042_destroy(struct device *dev)
 {
@@ -238,7 +249,9 @@ static int i8042_create(struct vm *vm, const struct device_class *cls, const voi
 	k->s = (struct i8042_state){.ctr = CTR_TESTED | CTR_KBD_INT, .outp = OUTP_NOT_RESET | OUTP_A20};
 	if (slot->has_gsi)
 		irq_init_level(&k->irq, vm, slot->gsi);
-	ret = bus_add(vm, BUS_PIO, slot->pio_base, slot->pio_len, &k->dev, &i8042_ops, e);
+	ret = bus_add(vm, BUS_PIO, slot->pio_base + I8042_DATA, 1, &k->dev, &i8042_data_ops, e);
+	if (ret == 0)
+		ret = bus_add(vm, BUS_PIO, slot->pio_base + I8042_CTL, 1, &k->dev, &i8042_ctl_ops, e);
 	if (ret < 0) {
 		i8042_destroy(&k->dev);
 		return ret;

@@ -1,0 +1,98 @@
+"""What bench/guest-tcg and bench/boot-tcg share: QEMU's TCG and husk's on the same kernel, initrd and command line, on this machine.
+
+The peer is the QEMU of bookworm-backports that tools/mkguest unpacks into build/guest/emulator, at its best: multi-threaded TCG, microvm.
+"""
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+GUEST = ROOT / "build" / "guest"
+sys.path.insert(0, str(ROOT / "tests" / "nested"))
+
+
+class EngineError(Exception):
+    """One sentence that says what is missing, or what went wrong with which VMM."""
+
+
+def guest_file(name, how="tools/mkguest"):
+    path = GUEST / name
+    if not path.exists():
+        raise EngineError(f"{path} is missing: run {how}")
+    return path
+
+
+def why_no_tcg(husk):
+    """None when this husk can run guests with its software accelerator; else the reason."""
+    if not os.access(husk, os.X_OK):
+        return f"{husk} is not there: ninja -C build"
+    done = subprocess.run([husk, "check", "--accelerator", "tcg"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return None if done.returncode == 0 else (done.stderr or done.stdout).strip().splitlines()[-1]
+
+
+def tsc_khz():
+    """The rate of the time-stamp counter, which QEMU hands to its guest as it is; told to the kernel, for on a busy machine it measures wrong."""
+    from nested import Builder
+    return Builder().tsc_khz()
+
+
+def qemu(kernel, initrd, cmdline, memory=1024, cpus=1, drive=None, cpu="max"):
+    usr = guest_file("emulator", "tools/mkguest --only emulator") / "usr"
+    cmd = [usr / "bin" / "qemu-system-x86_64", "-L", usr / "share" / "qemu", "-L", usr / "share" / "seabios", "-M", "microvm,rtc=on",
+           "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", cpus, "-m", memory, "-nodefaults", "-no-user-config", "-display", "none",
+           "-no-reboot", "-serial", "stdio", "-kernel", kernel, "-initrd", initrd, "-append", cmdline]
+    if drive:
+        cmd += ["-drive", f"file={drive},format=raw,if=none,id=d,readonly=on", "-device", "virtio-blk-device,drive=d"]
+    return [str(c) for c in cmd]
+
+
+def husk(binary, kernel, initrd, cmdline, memory=1024, cpus=1, drive=None):
+    cmd = [binary, "run", "--accelerator", "tcg", "--kernel", kernel, "--initrd", initrd, "--memory", f"{memory}M", "--cpus", cpus,
+           "--cmdline", cmdline]
+    if drive:
+        cmd += ["--drive", f"{drive},ro"]
+    return [str(c) for c in cmd]
+
+
+def _die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def run(name, cmd, end, timeout):
+    """Runs a VMM until a console line begins with `end` or its process ends: [(seconds since exec, line)], (seconds, exit code or None).
+    A VMM that prints `end` has two seconds to end by itself; after that, and after the time-out, it is killed."""
+    start = time.monotonic()
+    lines, pending, deadline, ended = [], b"", start + timeout, False
+    vmm = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent)
+    try:
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([vmm.stdout], [], [], left)[0]:
+                break
+            data = os.read(vmm.stdout.fileno(), 65536)
+            now = time.monotonic() - start
+            if not data:
+                break
+            *whole, pending = (pending + data).split(b"\n")
+            lines += [(now, line.decode(errors="replace").rstrip("\r")) for line in whole]
+            if not ended and any(line.startswith(end.encode()) for line in whole):
+                ended, deadline = True, min(deadline, time.monotonic() + 2)
+        lines += [(time.monotonic() - start, pending.decode(errors="replace"))] if pending else []
+        try:
+            code = vmm.wait(timeout=max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            code = None
+        total = time.monotonic() - start
+    finally:
+        vmm.kill()
+        vmm.wait()
+        vmm.stdout.close()
+    if not ended and not (code is not None and end == ""):
+        tail = "\n".join("    " + line for _, line in lines[-15:])
+        raise EngineError(f"{name} did not get to '{end}' in {total:.0f} s (exit code {code}); its last lines:\n{tail}")
+    return lines, total, code

@@ -1,0 +1,116 @@
+/* code.c: the memory of translated code: a memfd mapped twice, writable for the translator, executable for the processor. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "tcg/unit.h"
+
+/* What an average unit needs, by counts on a boot of Debian's kernel: 400 bytes of code, 2.5 exits, 9 instructions. */
+#define BYTES_PER_UNIT 400u
+
+static void *map_anon(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static int map_code(struct tcg_code *k, struct err *e)
+{
+	void *rw, *rx;
+
+	k->fd = memfd_create("husk-code", MFD_CLOEXEC);
+	if (k->fd < 0 || ftruncate(k->fd, (off_t)k->size) < 0)
+		return err_errno(e, "cannot make the memory of translated code");
+	rw = mmap(NULL, k->size, PROT_READ | PROT_WRITE, MAP_SHARED, k->fd, 0);
+	if (rw == MAP_FAILED)
+		return err_errno(e, "cannot map the memory of translated code");
+	k->rw = rw;
+	rx = mmap(NULL, k->size, PROT_READ | PROT_EXEC, MAP_SHARED, k->fd, 0);
+	if (rx == MAP_FAILED)
+		return err_errno(e, "this host does not let husk map its own code as executable (SELinux execmem, a noexec policy?)");
+	k->rx = rx;
+	return 0;
+}
+
+static void *map_checked(size_t size, int *ret)
+{
+	void *p = map_anon(size);
+
+	if (!p)
+		*ret = -ENOMEM;
+	return p;
+}
+
+static int map_tables(struct tcg_code *k, struct err *e)
+{
+	int ret = 0;
+
+	k->max_units = (u32)(k->size / BYTES_PER_UNIT);
+	k->max_exits = k->max_units * 3;
+	k->max_insns = k->max_units * 12;
+	k->units = map_checked(k->max_units * sizeof(*k->units), &ret);
+	k->exits = map_checked(k->max_exits * sizeof(*k->exits), &ret);
+	k->insns = map_checked(k->max_insns * sizeof(*k->insns), &ret);
+	k->hash = map_checked(sizeof(u32) << UNIT_HASH_BITS, &ret);
+	k->ids = map_checked(0x10000 * sizeof(*k->ids), &ret);
+	k->id_hash = map_checked(0x10000 * sizeof(*k->id_hash), &ret);
+	k->code_map = map_checked((k->nr_pages + 64) / 8 + 8, &ret);
+	k->write_map = map_checked((k->nr_pages + 64) / 8 + 8, &ret);
+	k->pages = map_checked((k->nr_pages + 1) * sizeof(*k->pages), &ret);
+	return ret ? err_set(e, ret, "no memory for the tables of translated code") : 0;
+}
+
+int code_new(struct tcg_vm *t, u64 size, struct err *e)
+{
+	struct tcg_code *k = xzalloc(sizeof(*k));
+	int ret;
+
+	t->code = k;
+	k->t = t;
+	k->size = size;
+	k->nr_pages = t->vm->mem.size >> MEM_PAGE_SHIFT;
+	ret = map_code(k, e);
+	if (!ret)
+		ret = map_tables(k, e);
+	if (!ret)
+		ret = xlate_init(k, e);
+	if (ret) {
+		code_free(t);
+		return ret;
+	}
+	k->used = k->thunks_end;
+	code_flush(k);
+	return 0;
+}
+
+static void unmap(void *p, size_t size)
+{
+	if (p)
+		munmap(p, size);
+}
+
+void code_free(struct tcg_vm *t)
+{
+	struct tcg_code *k = t->code;
+
+	if (!k)
+		return;
+	t->code = NULL;
+	xlate_fini(k);
+	unmap(k->pages, (k->nr_pages + 1) * sizeof(*k->pages));
+	unmap(k->write_map, (k->nr_pages + 64) / 8 + 8);
+	unmap(k->code_map, (k->nr_pages + 64) / 8 + 8);
+	unmap(k->id_hash, 0x10000 * sizeof(*k->id_hash));
+	unmap(k->ids, 0x10000 * sizeof(*k->ids));
+	unmap(k->hash, sizeof(u32) << UNIT_HASH_BITS);
+	unmap(k->insns, k->max_insns * sizeof(*k->insns));
+	unmap(k->exits, k->max_exits * sizeof(*k->exits));
+	unmap(k->units, k->max_units * sizeof(*k->units));
+	unmap(k->rx, k->size);
+	unmap(k->rw, k->size);
+	if (k->fd > 0)
+		fd_close(&k->fd);
+	free(k);
+}

@@ -1,0 +1,22 @@
+/*
+ * exec.h: the inner run loop of a vCPU: translated units, interpreter, and what leads from one to the other.
+ */
+#ifndef HUSK_TCG_EXEC_H
+#define HUSK_TCG_EXEC_H
+
+#include "tcg/tcg.h"
+
+/* Process-wide handlers for the signals that native guest instructions raise (#DE, #XM, #MF, misaligned operands). Each vCPU thread calls
+ * exec_thread_init once (alternate stack); c: whose guest code this thread runs. */
+int exec_signals_init(struct err *e) MUST_CHECK;
+int exec_thread_init(struct tcg_cpu *c, struct err *e) MUST_CHECK;
+void exec_thread_fini(void);
+
+/* Called by translated code: interprets the instruction of len bytes at va. True: translated code may go on after it. Lean. */
+bool exec_callout(struct tcg_cpu *c, u64 va, u32 len);
+
+/* vcpu.c: delivers what is pending: c->exc, NMI, interrupts, by the architecture's order; takes (clears) the requests it has looked at.
+ * May raise. Called inside tcg_exec's setjmp. Lean. */
+void vcpu_deliver(struct tcg_cpu *c);
+
+#endif

@@ -1,0 +1,425 @@
+/* unit.c: finding, linking and killing translated code; see unit.h. Lean, but for code_new and code_free (code.c). */
+#include "tcg/unit.h"
+
+#include "tcg/mmu.h"
+
+/* ---- lock: short sections, mostly one vCPU at a time; spins, then lets others run ---- */
+
+static void yield(void)
+{
+	long ret;
+
+	__asm__ volatile("syscall" : "=a"(ret) : "a"(24 /* sched_yield */) : "rcx", "r11", "memory");
+}
+
+void code_lock(struct tcg_code *k)
+{
+	for (u32 n = 0; __atomic_exchange_n(&k->lock, 1, __ATOMIC_ACQUIRE); n++) {
+		while (__atomic_load_n(&k->lock, __ATOMIC_RELAXED)) {
+			__builtin_ia32_pause();
+			if (++n > 200)
+				yield();
+		}
+	}
+}
+
+void code_unlock(struct tcg_code *k)
+{
+	__atomic_store_n(&k->lock, 0, __ATOMIC_RELEASE);
+}
+
+/* ---- guest pages ---- */
+
+/* Number of a page of RAM; nr_pages for what is none. */
+static u64 page_number(const struct tcg_vm *t, u64 gpa)
+{
+	const struct mem *m = &t->vm->mem;
+
+	for (u32 i = 0; i < m->nr_regions; i++) {
+		const struct mem_region *r = &m->regions[i];
+
+		if (gpa >= r->gpa && gpa - r->gpa < r->size)
+			return (r->fd_offset + (gpa - r->gpa)) >> MEM_PAGE_SHIFT;
+	}
+	return t->code->nr_pages;
+}
+
+static bool map_test(const u64 *map, u64 n)
+{
+	return __atomic_load_n(&map[n / 64], __ATOMIC_SEQ_CST) >> n % 64 & 1;
+}
+static void map_set(u64 *map, u64 n)
+{
+	__atomic_or_fetch(&map[n / 64], BIT(n % 64), __ATOMIC_SEQ_CST);
+}
+static void map_clear(u64 *map, u64 n)
+{
+	__atomic_and_fetch(&map[n / 64], ~BIT(n % 64), __ATOMIC_SEQ_CST);
+}
+
+/*
+ * Who wants to keep a writable TLB entry says so in write_map before it looks at code_map; who wants to translate says so in code_map
+ * before it looks at write_map (claim_page). So one of the two sees the other: both maps are sequentially consistent.
+ */
+bool unit_page_has_code(const struct tcg_vm *t, u64 gpa)
+{
+	struct tcg_code *k = t->code;
+	u64 n;
+
+	if (!k)
+		return false;
+	n = page_number(t, gpa);
+	if (n == k->nr_pages || map_test(k->code_map, n))
+		return n != k->nr_pages;
+	if (!map_test(k->write_map, n))
+		map_set(k->write_map, n);
+	return map_test(k->code_map, n);
+}
+
+/* Makes sure that no vCPU writes to the page unseen. May wait for the others: not with the lock held. */
+static void claim_page(struct tcg_cpu *c, u64 n)
+{
+	struct tcg_vm *t = c->t;
+	struct tcg_code *k = t->code;
+
+	if (!map_test(k->code_map, n))
+		map_set(k->code_map, n);
+	if (!map_test(k->write_map, n))
+		return;
+	tcg_exclusive_begin(t, c);
+	for (u32 i = 0; i < t->nr_cpus; i++)
+		mmu_flush_writable(t->cpus[i]);
+	for (u64 i = 0; i < (k->nr_pages + 63) / 64; i++) {
+		if (k->write_map[i])
+			k->write_map[i] = 0;
+	}
+	tcg_exclusive_end(t, c);
+}
+
+u32 unit_page_id(struct tcg_vm *t, u64 va, u64 gpa)
+{
+	struct tcg_code *k = t->code;
+	u64 key = ((va >> MEM_PAGE_SHIFT) ^ (gpa >> MEM_PAGE_SHIFT) * 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
+	u32 at = (u32)(key >> 48), id;
+
+	if (!k)
+		return 1;
+	va &= ~(MEM_PAGE_SIZE - 1);
+	gpa &= ~(MEM_PAGE_SIZE - 1);
+	code_lock(k);
+	for (;; at = (at + 1) & 0xffff) {
+		id = k->id_hash[at];
+		if (!id || (k->ids[id].va == va && k->ids[id].gpa == gpa))
+			break;
+	}
+	if (!id && k->nr_ids < 0xc000) {
+		id = ++k->nr_ids;
+		k->ids[id] = (struct page_id){va, gpa};
+		k->id_hash[at] = id;
+	} else if (!id) {
+		id = ++k->lost_ids | 0x80000000u; /* of no use for guards, until the next flush */
+	}
+	code_unlock(k);
+	return id;
+}
+
+/* ---- finding ---- */
+
+static u32 hash_of(u64 va, u64 gpa, u8 mode)
+{
+	u64 h = (va ^ gpa << 21 ^ (u64)mode << 57) * 0x9e3779b97f4a7c15ull;
+
+	return (u32)(h >> (64 - UNIT_HASH_BITS));
+}
+
+static u32 find(const struct tcg_code *k, u64 va, u64 gpa, u8 mode)
+{
+	u32 u = k->hash[hash_of(va, gpa, mode)];
+
+	while (u != UNIT_NONE && (k->units[u].va != va || k->units[u].gpa != gpa || k->units[u].mode != mode))
+		u = k->units[u].hash_next;
+	return u;
+}
+
+static void insert(struct tcg_code *k, u32 u)
+{
+	struct unit *n = &k->units[u];
+	u32 *slot = &k->hash[hash_of(n->va, n->gpa, n->mode)];
+	struct unit_page *page = &k->pages[page_number(k->t, n->gpa)];
+
+	n->hash_next = *slot;
+	*slot = u;
+	n->page_next = page->first;
+	page->first = u + 1;
+}
+
+static bool has_room(const struct tcg_code *k)
+{
+	return k->size - k->used > 64 * KIB && k->nr_units < k->max_units && k->nr_exits + UNIT_MAX_EXITS < k->max_exits &&
+	       k->nr_insns + UNIT_MAX_INSNS < k->max_insns && k->nr_ids < 0xc000 && !k->lost_ids;
+}
+
+static void flush_all(struct tcg_cpu *c)
+{
+	struct tcg_vm *t = c->t;
+
+	tcg_exclusive_begin(t, c);
+	if (!has_room(t->code)) {
+		code_flush(t->code);
+		for (u32 i = 0; i < t->nr_cpus; i++)
+			mmu_reset(t->cpus[i]);
+		c->counters[TCG_C_EVICTED]++;
+	}
+	tcg_exclusive_end(t, c);
+}
+
+static u64 now_ns(void)
+{
+	return __builtin_ia32_rdtsc(); /* counted in ticks; tcg.c scales it for the metrics */
+}
+
+static u32 translate(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode)
+{
+	struct tcg_code *k = c->t->code;
+	u64 begin = now_ns();
+	u32 u = UNIT_NONE;
+
+	if (!xlate_unit(c, k, va, gpa, mode, &u))
+		return UNIT_NONE;
+	insert(k, u);
+	c->counters[TCG_C_UNITS]++;
+	c->counters[TCG_C_INSNS] += k->units[u].nr_insns;
+	c->counters[TCG_C_TRANS_NS] += now_ns() - begin;
+	return u;
+}
+
+u32 unit_get(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode)
+{
+	struct tcg_code *k = c->t->code;
+	u64 page = page_number(c->t, gpa);
+	u32 u;
+
+	if (page == k->nr_pages)
+		return UNIT_NONE;
+	code_lock(k);
+	u = find(k, va, gpa, mode);
+	code_unlock(k);
+	if (u != UNIT_NONE)
+		return u;
+	if (!has_room(k)) {
+		flush_all(c);
+		return UNIT_NONE; /* the caller's page entries are gone: once by the interpreter */
+	}
+	claim_page(c, page);
+	code_lock(k);
+	u = find(k, va, gpa, mode);
+	/* The page may have been given up again meanwhile: then the interpreter runs this once. */
+	if (u == UNIT_NONE && has_room(k) && map_test(k->code_map, page) && !map_test(k->write_map, page))
+		u = translate(c, va, gpa, mode);
+	code_unlock(k);
+	return u;
+}
+
+u32 unit_by_host(const struct tcg_code *k, u64 host)
+{
+	u64 at = host - (u64)k->rx;
+	u32 lo = 0, hi = k->nr_units;
+
+	while (lo < hi) { /* units lie in the order of their numbers */
+		u32 mid = lo + (hi - lo) / 2;
+
+		if (k->units[mid].code <= at)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (!lo || at - k->units[lo - 1].code >= k->units[lo - 1].code_len)
+		return UNIT_NONE;
+	return lo - 1;
+}
+
+u32 unit_guest_offset(const struct tcg_code *k, const struct unit *u, u64 host)
+{
+	u32 at = (u32)(host - (u64)k->rx - u->code), guest = 0;
+
+	for (u32 i = 0; i < u->nr_insns && k->insns[u->insns + i].code <= at; i++)
+		guest = k->insns[u->insns + i].guest;
+	return guest;
+}
+
+/* ---- linking ---- */
+
+/* The 4 bytes lie in one aligned word (e_align_patch): others execute the old jump or the new one. */
+static void patch32(struct tcg_code *k, u32 at, u32 value)
+{
+	__atomic_store_n((u32 *)(void *)(k->rw + at), value, __ATOMIC_RELEASE);
+}
+
+static void unlink_exit(struct tcg_code *k, u32 x)
+{
+	struct unit_exit *e = &k->exits[x];
+
+	if (e->guard)
+		patch32(k, e->guard, e->guard_neg ? 1 : UINT32_MAX);
+	patch32(k, e->site, e->stub - (e->site + 4));
+	e->linked = UNIT_NONE;
+}
+
+/* Takes exit x out of the list of those that lead to its target. */
+static void forget_in(struct tcg_code *k, u32 x)
+{
+	u32 *at = &k->units[k->exits[x].linked].in;
+
+	while (*at != x) {
+		ASSERT(*at != UNIT_NONE);
+		at = &k->exits[*at].in_next;
+	}
+	*at = k->exits[x].in_next;
+}
+
+void unit_link(struct tcg_code *k, u32 x, u32 u, u32 id)
+{
+	struct unit_exit *e = &k->exits[x];
+	struct unit *to = &k->units[u];
+
+	code_lock(k);
+	if (!to->dead && !k->units[e->unit].dead && !(id & 0x80000000u)) {
+		if (e->linked != UNIT_NONE) { /* the guard has failed: another page is there now */
+			forget_in(k, x);
+			unlink_exit(k, x);
+		}
+		patch32(k, e->site, to->code + (e->back ? 0 : to->body) - (e->site + 4));
+		if (e->guard)
+			patch32(k, e->guard, e->guard_neg ? -id : id);
+		e->linked = u;
+		e->in_next = to->in;
+		to->in = x;
+	}
+	code_unlock(k);
+}
+
+/* ---- killing ---- */
+
+static void hash_remove(struct tcg_code *k, u32 u)
+{
+	u32 *at = &k->hash[hash_of(k->units[u].va, k->units[u].gpa, k->units[u].mode)];
+
+	while (*at != u) {
+		ASSERT(*at != UNIT_NONE);
+		at = &k->units[*at].hash_next;
+	}
+	*at = k->units[u].hash_next;
+}
+
+static void page_remove(struct tcg_code *k, u32 u)
+{
+	u32 *at = &k->pages[page_number(k->t, k->units[u].gpa)].first;
+
+	while (*at != u + 1) {
+		ASSERT(*at);
+		at = &k->units[*at - 1].page_next;
+	}
+	*at = k->units[u].page_next;
+}
+
+/* With the lock. A vCPU that is in it may run to its next exit. */
+static void kill(struct tcg_code *k, u32 u)
+{
+	struct unit *n = &k->units[u];
+	u64 jump;
+
+	for (u32 x = n->in; x != UNIT_NONE; x = k->exits[x].in_next)
+		unlink_exit(k, x);
+	n->in = UNIT_NONE;
+	for (u32 i = 0; i < n->nr_exits; i++) {
+		if (k->exits[n->exits + i].linked != UNIT_NONE && k->exits[n->exits + i].linked != u)
+			forget_in(k, n->exits + i);
+		if (k->exits[n->exits + i].linked != UNIT_NONE)
+			unlink_exit(k, n->exits + i);
+	}
+	/* jmp poll_stub over the first instruction of the poll entry: 8 bytes long, 8-aligned */
+	jump = ld_le64(k->rw + n->code) & ~0xffffffffffull;
+	jump |= 0xe9 | (u64)(u32)(n->poll_stub - (n->code + 5)) << 8;
+	__atomic_store_n((u64 *)(void *)(k->rw + n->code), jump, __ATOMIC_RELEASE);
+	hash_remove(k, u);
+	page_remove(k, u);
+	n->dead = true;
+}
+
+/* Kills what depends on bytes [lo, hi) of page n; all: everything. Returns how many. */
+static u32 kill_range(struct tcg_code *k, u64 n, u32 lo, u32 hi, bool all)
+{
+	u32 at = k->pages[n].first, killed = 0;
+
+	while (at) {
+		u32 u = at - 1;
+
+		at = k->units[u].page_next;
+		if (all || (k->units[u].lo < hi && k->units[u].hi > lo)) {
+			kill(k, u);
+			killed++;
+		}
+	}
+	if (!k->pages[n].first) {
+		k->pages[n].writes = 0;
+		map_clear(k->code_map, n);
+	}
+	return killed;
+}
+
+/* After this many stores into a page beside its code, it is taken for data. */
+#define WRITES_MAX 64u
+
+void unit_guest_write(struct tcg_cpu *c, u64 gpa, u32 len)
+{
+	struct tcg_code *k = c->t->code;
+	u32 lo = gpa & (MEM_PAGE_SIZE - 1);
+	u64 n;
+
+	if (!k)
+		return;
+	n = page_number(c->t, gpa);
+	if (n == k->nr_pages)
+		return;
+	c->counters[TCG_C_CODE_WRITES]++;
+	code_lock(k);
+	c->counters[TCG_C_INVALIDATED] += kill_range(k, n, lo, lo + len, ++k->pages[n].writes > WRITES_MAX);
+	code_unlock(k);
+}
+
+void unit_host_write(struct tcg_vm *t, u64 gpa, u64 len)
+{
+	struct tcg_code *k = t->code;
+
+	if (!k)
+		return;
+	while (len) {
+		u64 n = page_number(t, gpa), lo = gpa & (MEM_PAGE_SIZE - 1), chunk = MIN(len, MEM_PAGE_SIZE - lo);
+
+		if (n != k->nr_pages && map_test(k->code_map, n)) {
+			code_lock(k);
+			kill_range(k, n, (u32)lo, (u32)(lo + chunk), false);
+			code_unlock(k);
+		}
+		gpa += chunk;
+		len -= chunk;
+	}
+}
+
+void code_flush(struct tcg_code *k)
+{
+	for (u32 i = 0; i < 1u << UNIT_HASH_BITS; i++)
+		k->hash[i] = UNIT_NONE;
+	for (u32 u = 0; u < k->nr_units; u++) {
+		u64 n = page_number(k->t, k->units[u].gpa);
+
+		k->pages[n] = (struct unit_page){0};
+		map_clear(k->code_map, n);
+	}
+	for (u32 i = 0; i < 0x10000; i++)
+		k->id_hash[i] = 0;
+	k->nr_ids = k->lost_ids = 0;
+	k->nr_units = k->nr_exits = k->nr_insns = 0;
+	k->used = k->thunks_end;
+	__atomic_store_n(&k->generation, k->generation + 1, __ATOMIC_RELAXED);
+}

@@ -1,0 +1,121 @@
+/*
+ * unit.h: translated code: where it lies, how it is found, linked and killed.
+ *
+ * A unit is the translation of a straight run of guest instructions inside one guest page, for one virtual address and one TCG_MODE_* key.
+ * Its code has two entries: `poll`, which looks for requests first (entered by backward and indirect jumps), and `body`.
+ *
+ *   code buffer (memfd, mapped twice: rw for the translator, rx for the processor)
+ *   | thunks | unit code | unit code | ...                          one arena; when it is full all vCPUs stop and everything goes
+ *
+ * A direct exit starts as a jump to its stub, which names itself to the dispatcher; the dispatcher finds or makes the target and patches
+ * the jump. An exit to another page passes a guard: the itlb slot of the target must hold the id of the (va, gpa) pair it was linked for.
+ * Locking: `lock` guards everything but the code that runs; patches are single aligned stores. A dead unit's entries jump to the
+ * dispatcher: jump caches need not be searched. Lock order: exclusive section before `lock`.
+ */
+#ifndef HUSK_TCG_UNIT_H
+#define HUSK_TCG_UNIT_H
+
+#include "tcg/tcg.h"
+
+#define UNIT_MAX_INSNS 48u
+#define UNIT_MAX_EXITS 24u
+#define UNIT_HASH_BITS 16
+#define UNIT_NONE      UINT32_MAX
+
+struct unit_exit {
+	u32 unit;	/* whose */
+	u32 site;	/* code offset of the rel32 that is patched */
+	u32 guard;	/* code offset of the guard's id, or 0: target in the same page */
+	u32 stub;	/* code offset of the stub */
+	s32 target;	/* guest address - unit's va */
+	bool back;	/* enter at the poll */
+	bool guard_neg; /* the guard adds the negated id, and 1 is the one that never fits */
+	u32 linked;	/* unit, or UNIT_NONE */
+	u32 in_next;	/* next exit that is linked to the same unit */
+};
+
+struct unit_insn { /* where each guest instruction is, for faults of native instructions */
+	u16 code, guest;
+};
+
+struct unit {
+	u64 va, gpa; /* of the first instruction */
+	u32 code;    /* offset of the poll entry */
+	u32 code_len;
+	u32 poll_stub; /* offset */
+	u16 body;      /* offset of the body entry from `code` */
+	u16 lo, hi;    /* offsets in the guest page: the bytes that the translation depends on, [lo, hi) */
+	u16 nr_insns, nr_exits;
+	u8 mode;
+	bool dead, interp; /* interp: its first instruction is not translated */
+	u32 hash_next, page_next, in;
+	u32 exits, insns; /* first one in the arrays */
+};
+
+struct unit_page {  /* a guest page that has code */
+	u32 first;  /* unit + 1, or 0; page_next of units too */
+	u32 writes; /* stores into it: gives up on pages that are mostly data */
+};
+
+struct tcg_code {
+	struct tcg_vm *t;
+	int fd;	     /* owned memfd */
+	u8 *rw, *rx; /* the two mappings */
+	u64 size;
+	u32 used, thunks_end;
+	u32 lock;	/* spin lock, atomic */
+	u32 generation; /* of the whole cache: jump caches of another one are stale */
+	struct unit *units;
+	u32 nr_units, max_units;
+	struct unit_exit *exits;
+	u32 nr_exits, max_exits;
+	struct unit_insn *insns;
+	u32 nr_insns, max_insns;
+	u32 *hash;
+	u64 *code_map;		 /* bit per guest page of RAM (by fd offset): has code. atomic */
+	u64 *write_map;		 /* bit per guest page: some vCPU may have a writable TLB entry. atomic */
+	struct unit_page *pages; /* by page of RAM */
+	u64 nr_pages;
+	struct page_id {
+		u64 va, gpa;
+	} * ids;
+	u32 *id_hash;
+	u32 nr_ids, lost_ids;
+	/* thunks: code offsets */
+	u32 enter, leave, leave_lookup, leave_fault, slow_dead, slow_live, callout;
+	void *xlate; /* the translator's scratch */
+};
+
+int code_new(struct tcg_vm *t, u64 size, struct err *e) MUST_CHECK;
+void code_free(struct tcg_vm *t);
+
+void code_lock(struct tcg_code *k);
+void code_unlock(struct tcg_code *k);
+
+/* The unit for the code at va (page gpa) in mode, made if need be; UNIT_NONE: not possible now (interpret). Takes the lock. ctx: vcpu */
+u32 unit_get(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode);
+/* Links exit x to the unit u; id: of the target's page for guarded exits. Takes the lock. */
+void unit_link(struct tcg_code *k, u32 x, u32 u, u32 id);
+/* The unit whose code holds a host address, or UNIT_NONE. ctx: any vCPU */
+u32 unit_by_host(const struct tcg_code *k, u64 host);
+/* Guest offset (from the unit's va) of the instruction that the host address in the unit belongs to. */
+u32 unit_guest_offset(const struct tcg_code *k, const struct unit *u, u64 host);
+/* Everything goes. All vCPUs stand still (exclusive section). */
+void code_flush(struct tcg_code *k);
+/* A device or the host wrote guest RAM. ctx: any */
+void unit_host_write(struct tcg_vm *t, u64 gpa, u64 len);
+
+/* xlate.c: makes the thunks at the head of the buffer; translates from va. Called with the lock held. False: no room, flush first. */
+int xlate_init(struct tcg_code *k, struct err *e) MUST_CHECK;
+void xlate_fini(struct tcg_code *k);
+bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u8 mode, u32 *unit);
+
+/* Why translated code came back: exit_arg of struct tcg_cpu (low 8 bits) and its argument above. */
+enum {
+	LEAVE_EXIT,   /* argument: exit index */
+	LEAVE_LOOKUP, /* c->exit_rip is the next instruction */
+	LEAVE_INTERP, /* argument: offset (16 bits, signed) from the unit's start of the instruction to interpret; exit_rip: host address */
+	LEAVE_POLL,   /* a request is pending, or the unit is dead; exit_rip: host address */
+};
+
+#endif

@@ -1,0 +1,65 @@
+/* decode_impl.h: a decoding in progress, between the decode*.c files. */
+#ifndef HUSK_TCG_DECODE_IMPL_H
+#define HUSK_TCG_DECODE_IMPL_H
+
+#include "tcg/x86_64/decode_tables.h"
+
+/* Register numbers that operands choose from. */
+enum {
+	SRC_0, SRC_1, SRC_2, /* constants */
+	SRC_OPCODE,
+	SRC_REG, SRC_RM, SRC_VVVV, SRC_IS4,	   /* 0-15 */
+	SRC_REGV, SRC_RMV, SRC_VVVVV,		   /* 0-31: EVEX vectors */
+	SRC_REG8, SRC_RM8, SRC_VVVV8, SRC_NR = 16, /* 0-7 */
+};
+
+struct dec {
+	struct x86_insn *in;
+	const struct decode_tables *t;
+	const struct decode_row *row;
+	const u16 *opnd;
+	u32 pos, attr;
+	u32 used; /* LF_* of all operands */
+	u8 lock, rep, pp;
+	u8 rex_r, rex_x, rex_b; /* 0 or 8, from REX, VEX or EVEX */
+	u8 evex_r, evex_v;	/* 0 or 16 */
+	bool w, bad;
+	u8 regs[SRC_NR];
+	u64 buf[6]; /* up to 15 bytes, then zeros */
+};
+
+static inline const u8 *at(const struct dec *d, u32 pos)
+{
+	return (const u8 *)d->buf + pos;
+}
+
+/* Little-endian, sign-extended. */
+static inline s64 read_signed(struct dec *d, u32 size)
+{
+	const u8 *p = at(d, d->pos);
+
+	d->pos += size;
+	switch (size) {
+	case 1:
+		return (int8_t)*p;
+	case 2:
+		return (int16_t)ld_le16(p);
+	case 4:
+		return (s32)ld_le32(p);
+	default:
+		return (s64)ld_le64(p);
+	}
+}
+
+/* What letters are. */
+enum { LF_RM = 1, LF_MEM = 2, LF_REG = 4, LF_IMM = 8, LF_GPR = 16, LF_VVVV = 32 };
+
+/* decode_opnd.c: operands, memory operand and address registers; reads immediates. */
+void decode_set_operands(struct dec *d);
+/* decode_effects.c: flags, implicit registers, features, and what makes the encoding invalid. */
+void decode_set_effects(struct dec *d);
+/* decode_vector.c: VEX and EVEX, before operands are known, and after. */
+void decode_begin_vector(struct dec *d);
+void decode_end_vector(struct dec *d);
+
+#endif

@@ -1,0 +1,228 @@
+/* decode_opnd.c: operands: which register, how large, read or written. */
+#include "tcg/x86_64/decode_impl.h"
+
+static const struct {
+	u8 kind, where, src, flags;
+} letters[L_NR] = {
+	[L_AX] = {OPND_GPR, AT_IMPLICIT, SRC_0, LF_GPR},
+	[L_CX] = {OPND_GPR, AT_IMPLICIT, SRC_1, LF_GPR},
+	[L_DX] = {OPND_GPR, AT_IMPLICIT, SRC_2, LF_GPR},
+	[L_ONE] = {OPND_IMM, AT_IMPLICIT, SRC_0, LF_IMM},
+	[L_Z] = {OPND_GPR, AT_OPCODE, SRC_OPCODE, LF_GPR},
+	[L_I] = {OPND_IMM, AT_IMM, SRC_0, LF_IMM},
+	[L_J] = {OPND_IMM, AT_IMM, SRC_0, LF_IMM},
+	[L_A] = {OPND_IMM, AT_IMM, SRC_0, LF_IMM},
+	[L_O] = {OPND_MEM, AT_IMM, SRC_0, LF_IMM},
+	[L_X0] = {OPND_XMM, AT_IMPLICIT, SRC_0, 0},
+	[L_S0] = {OPND_ST, AT_IMPLICIT, SRC_0, 0},
+	[L_E] = {OPND_GPR, AT_RM, SRC_RM, LF_RM | LF_MEM | LF_REG | LF_GPR},
+	[L_G] = {OPND_GPR, AT_REG, SRC_REG, LF_GPR},
+	[L_R] = {OPND_GPR, AT_RM, SRC_RM, LF_RM | LF_REG | LF_GPR},
+	[L_M] = {OPND_GPR, AT_RM, SRC_RM, LF_RM | LF_MEM | LF_GPR},
+	[L_B] = {OPND_GPR, AT_VVVV, SRC_VVVV, LF_GPR | LF_VVVV},
+	[L_S] = {OPND_SREG, AT_REG, SRC_REG8, 0},
+	[L_C] = {OPND_CR, AT_REG, SRC_REG, 0},
+	[L_D] = {OPND_DR, AT_REG, SRC_REG, 0},
+	[L_V] = {OPND_XMM, AT_REG, SRC_REGV, 0},
+	[L_W] = {OPND_XMM, AT_RM, SRC_RMV, LF_RM | LF_MEM | LF_REG},
+	[L_U] = {OPND_XMM, AT_RM, SRC_RMV, LF_RM | LF_REG},
+	[L_H] = {OPND_XMM, AT_VVVV, SRC_VVVVV, LF_VVVV},
+	[L_L] = {OPND_XMM, AT_IS4, SRC_IS4, LF_IMM},
+	[L_P] = {OPND_MMX, AT_REG, SRC_REG8, 0},
+	[L_Q] = {OPND_MMX, AT_RM, SRC_RM8, LF_RM | LF_MEM | LF_REG},
+	[L_N] = {OPND_MMX, AT_RM, SRC_RM8, LF_RM | LF_REG},
+	[L_KG] = {OPND_K, AT_REG, SRC_REG, 0},
+	[L_KE] = {OPND_K, AT_RM, SRC_RM8, LF_RM | LF_MEM | LF_REG},
+	[L_KR] = {OPND_K, AT_RM, SRC_RM8, LF_RM | LF_REG},
+	[L_KH] = {OPND_K, AT_VVVV, SRC_VVVV, LF_VVVV},
+	[L_ST] = {OPND_ST, AT_RM, SRC_RM8, LF_RM | LF_REG},
+	[L_VM] = {OPND_NONE, AT_RM, SRC_0, LF_RM | LF_MEM},
+};
+
+/* By operand size 2, 4, 8: of registers and immediates, of memory, of an immediate's encoding. */
+static const u8 sizes_reg[3][S_VEC] = {
+#define FIXED [S_b] = 1, [S_ub] = 1, [S_w] = 2, [S_d] = 4, [S_q] = 8, [S_dq] = 16, [S_qq] = 32, [S_oq] = 64, [S_t] = 10
+	{FIXED, [S_v] = 2, [S_z] = 2, [S_y] = 4, [S_bv] = 2, [S_wv] = 2, [S_bd] = 4, [S_wd] = 4, [S_p] = 2},
+	{FIXED, [S_v] = 4, [S_z] = 4, [S_y] = 4, [S_bv] = 4, [S_wv] = 4, [S_bd] = 4, [S_wd] = 4, [S_p] = 4},
+	{FIXED, [S_v] = 8, [S_z] = 4, [S_y] = 8, [S_bv] = 8, [S_wv] = 8, [S_bd] = 4, [S_wd] = 4, [S_p] = 8},
+};
+static const u16 sizes_mem[3][S_VEC] = {
+#define FIXED_M FIXED, [S_wv] = 2, [S_bd] = 1, [S_wd] = 2, [S_f512] = 512
+	{FIXED_M, [S_v] = 2, [S_z] = 2, [S_y] = 4, [S_p] = 4, [S_a] = 4, [S_s] = 6, [S_env] = 14, [S_sav] = 94, [S_cx] = 8},
+	{FIXED_M, [S_v] = 4, [S_z] = 4, [S_y] = 4, [S_p] = 6, [S_a] = 8, [S_s] = 6, [S_env] = 28, [S_sav] = 108, [S_cx] = 8},
+	{FIXED_M, [S_v] = 8, [S_z] = 4, [S_y] = 8, [S_p] = 10, [S_s] = 10, [S_env] = 28, [S_sav] = 108, [S_cx] = 16},
+};
+static const u8 sizes_imm[3][S_VEC] = {
+	{[S_b] = 1, [S_ub] = 1, [S_w] = 2, [S_bv] = 1, [S_z] = 2, [S_v] = 2, [S_p] = 2},
+	{[S_b] = 1, [S_ub] = 1, [S_w] = 2, [S_bv] = 1, [S_z] = 4, [S_v] = 4, [S_p] = 4},
+	{[S_b] = 1, [S_ub] = 1, [S_w] = 2, [S_bv] = 1, [S_z] = 4, [S_v] = 8, [S_p] = 4},
+};
+/* By vector length. */
+static const u8 sizes_vec[3][S_NR - S_VEC] = {
+	{4, 16, 8, 4, 2, 8},
+	{4, 32, 16, 8, 4, 32},
+	{4, 64, 32, 16, 8, 64},
+};
+
+static u8 operand_size(const struct dec *d)
+{
+	const struct x86_insn *in = d->in;
+	bool p66 = in->opsize_prefix && !(d->attr & A_PP && d->pp == 1);
+
+	if (d->attr & A_BYTE)
+		return 1;
+	if (in->mode != 64)
+		return in->enc || (in->mode == 32) != p66 ? 4 : 2;
+	if (d->attr & A_F64)
+		return 8;
+	if (d->w)
+		return d->attr & A_MAX4 ? 4 : 8;
+	return p66 ? 2 : d->attr & A_D64 ? 8 : 4;
+}
+
+static u32 size_of(const struct dec *d, u32 code, bool mem)
+{
+	u32 i = d->in->opsize >> 2;
+
+	if (code >= S_VEC)
+		return code == S_e && d->w ? 8 : sizes_vec[d->in->vex_l][code - S_VEC];
+	return mem ? sizes_mem[i][code] : sizes_reg[i][code];
+}
+
+/* Immediates, displacements of branches, far pointers, absolute addresses. */
+static void read_imm(struct dec *d, u32 letter, u32 code)
+{
+	struct x86_insn *in = d->in;
+	u32 size = letter == L_O ? in->adsize : sizes_imm[in->opsize >> 2][code];
+	s64 value;
+
+	if (letter == L_ONE) {
+		in->imm = 1;
+		return;
+	}
+	if (!in->at_imm)
+		in->at_imm = (u8)d->pos;
+	if (letter == L_L) {
+		d->regs[SRC_IS4] = *at(d, d->pos++) >> 4 & (in->mode == 64 ? 15 : 7);
+		in->imm_size = 1;
+		return;
+	}
+	value = read_signed(d, size);
+	if (in->imm_size) {
+		in->imm2 = (u8)value; /* ENTER's second */
+		in->imm_size = (u8)(in->imm_size + size);
+		return;
+	}
+	in->imm_size = (u8)size;
+	if (code == S_ub)
+		value = (u8)value;
+	else if (code == S_w)
+		value = (u16)value;
+	in->imm = value;
+	if (letter == L_A) {
+		in->imm = size == 2 ? (u16)value : (u32)value;
+		in->imm2 = ld_le16(at(d, d->pos));
+		in->imm_size = (u8)(size + 2);
+		d->pos += 2;
+	} else if (letter == L_O) {
+		in->imm = size == 2 ? (u16)value : size == 4 ? (s64)(u32)value : value;
+		in->mem = (struct x86_mem){.base = X86_NO_REG, .index = X86_NO_REG, .scale = 1, .moffs = true, .seg = in->mem.seg};
+	}
+}
+
+static void set_mem(struct dec *d, struct x86_opnd *o, u32 letter, u32 code)
+{
+	struct x86_insn *in = d->in;
+
+	o->kind = OPND_MEM;
+	o->size = (u16)size_of(d, code, true);
+	in->mem.size = o->size;
+	in->mem.access = o->access;
+	if (letter == L_VM)
+		in->mem.index = (in->sib >> 3 & 7) | d->rex_x | d->evex_v;
+}
+
+static void set_gpr(struct x86_insn *in, struct x86_opnd *o)
+{
+	u16 bit;
+
+	o->reg &= 15;
+	if (o->size == 1 && o->reg >= 4 && o->reg < 8 && !in->rex && !in->enc) {
+		o->kind = OPND_GPR8H;
+		o->reg -= 4;
+	}
+	bit = (u16)BIT(o->reg);
+	if (o->access & OPND_R)
+		in->gpr_read |= bit;
+	if (o->access & OPND_W) {
+		in->gpr_write |= bit;
+		if (o->size < 4)
+			in->gpr_read |= bit; /* merged into the old value */
+	}
+}
+
+static void set_operand(struct dec *d, u32 n)
+{
+	struct x86_insn *in = d->in;
+	struct x86_opnd *o = &in->opnd[n];
+	u32 letter = DECODE_LETTER(d->opnd[n]), code = DECODE_SIZE(d->opnd[n]), flags = letters[letter].flags;
+
+	d->used |= flags;
+	o->kind = letters[letter].kind;
+	o->where = letters[letter].where;
+	o->access = d->row->access >> 2 * n & 3;
+	if (flags & LF_RM && in->mod != 3) {
+		d->bad |= !(flags & LF_MEM);
+		set_mem(d, o, letter, code);
+		return;
+	}
+	if (flags & LF_RM && !(flags & LF_REG))
+		d->bad = true;
+	if (flags & LF_IMM)
+		read_imm(d, letter, code);
+	o->size = (u16)size_of(d, code, letter == L_O);
+	o->reg = d->regs[letters[letter].src];
+	if (flags & LF_GPR)
+		set_gpr(in, o);
+	if (letter == L_O) {
+		in->mem.size = o->size;
+		in->mem.access = o->access;
+	}
+}
+
+static void set_regs(struct dec *d)
+{
+	const struct x86_insn *in = d->in;
+	u8 *r = d->regs;
+
+	r[SRC_0] = 0;
+	r[SRC_1] = 1;
+	r[SRC_2] = 2;
+	r[SRC_OPCODE] = (in->opcode & 7) | d->rex_b;
+	r[SRC_REG] = in->reg;
+	r[SRC_RM] = in->rm;
+	r[SRC_VVVV] = in->vvvv;
+	r[SRC_REGV] = in->reg | d->evex_r;
+	r[SRC_RMV] = in->rm | (in->enc == ENC_EVEX ? d->rex_x << 1 : 0);
+	r[SRC_VVVVV] = in->vvvv | d->evex_v;
+	r[SRC_REG8] = in->reg & 7;
+	r[SRC_RM8] = in->rm & 7;
+}
+
+void decode_set_operands(struct dec *d)
+{
+	struct x86_insn *in = d->in;
+	u32 n;
+
+	in->opsize = operand_size(d);
+	set_regs(d);
+	for (n = 0; n < 4 && d->opnd[n]; n++)
+		set_operand(d, n);
+	in->nr_opnds = (u8)n;
+	if (in->mod != 3 && in->has_modrm) {
+		if (in->mem.base < 16)
+			in->gpr_read |= (u16)BIT(in->mem.base);
+		if (in->mem.index < 16 && !(in->op == OP_VEC_GATHER))
+			in->gpr_read |= (u16)BIT(in->mem.index);
+	}
+}

@@ -1,0 +1,197 @@
+/*
+ * emit.h: host instructions, byte by byte. Each emitter shows the instruction that it emits. Registers are hardware numbers.
+ */
+#ifndef HUSK_TCG_EMIT_H
+#define HUSK_TCG_EMIT_H
+
+#include "vmm/base/base.h"
+
+enum { H_RAX, H_RCX, H_RDX, H_RBX, H_RSP, H_RBP, H_RSI, H_RDI, H_R8, H_R9, H_R10, H_R11, H_R12, H_R13, H_R14, H_R15 };
+
+/* Where bytes go: `rw` is written, `rx` is where they will run. */
+struct emit {
+	u8 *start, *p, *end; /* writable; end leaves room for the longest template */
+	u8 *rx;		     /* where start will run */
+};
+
+static inline void e8(struct emit *e, u32 v)
+{
+	*e->p++ = (u8)v;
+}
+static inline void e32(struct emit *e, u32 v)
+{
+	st_le32(e->p, v);
+	e->p += 4;
+}
+static inline void e64(struct emit *e, u64 v)
+{
+	st_le64(e->p, v);
+	e->p += 8;
+}
+static inline u32 e_off(const struct emit *e)
+{
+	return (u32)(e->p - e->start);
+}
+
+/* A memory operand [base + index * scale + disp]; index H_RSP: none. */
+struct emem {
+	u8 base, index, scale;
+	s32 disp;
+};
+#define EMEM(b, d)	   ((struct emem){(u8)(b), H_RSP, 1, (s32)(d)})
+#define EMEMX(b, i, s, d)  ((struct emem){(u8)(b), (u8)(i), (s), (s32)(d)})
+#define EENV(field_offset) EMEM(H_RSP, field_offset) /* a field of struct tcg_cpu while translated code runs */
+
+/* ModRM, SIB and displacement for reg, memory. */
+static inline void e_modrm_mem(struct emit *e, u32 reg, struct emem m)
+{
+	bool sib = m.index != H_RSP || (m.base & 7) == 4;
+	u32 mod = m.disp == 0 && (m.base & 7) != 5 ? 0 : m.disp >= -128 && m.disp <= 127 ? 1 : 2;
+	u32 log = m.scale == 8 ? 3 : m.scale == 4 ? 2 : m.scale == 2 ? 1 : 0;
+
+	e8(e, mod << 6 | (reg & 7) << 3 | (sib ? 4 : m.base & 7u));
+	if (sib)
+		e8(e, log << 6 | (m.index & 7u) << 3 | (m.base & 7u));
+	if (mod == 1)
+		e8(e, (u32)m.disp & 0xff);
+	else if (mod == 2)
+		e32(e, (u32)m.disp);
+}
+static inline u32 e_rex_mem(u32 w, u32 reg, struct emem m)
+{
+	return 0x40 | w << 3 | (reg >> 3 & 1) << 2 | (m.index == H_RSP ? 0 : m.index >> 3 & 1u) << 1 | (m.base >> 3 & 1u);
+}
+/* op reg, [mem]: w: 64 bits. A REX of 0x40 is left out. */
+static inline void e_op_mem(struct emit *e, u32 w, u32 opcode, u32 reg, struct emem m)
+{
+	u32 rex = e_rex_mem(w, reg, m);
+
+	if (rex != 0x40)
+		e8(e, rex);
+	if (opcode > 0xff)
+		e8(e, opcode >> 8);
+	e8(e, opcode);
+	e_modrm_mem(e, reg, m);
+}
+/* op rm, reg */
+static inline void e_op_rr(struct emit *e, u32 w, u32 opcode, u32 reg, u32 rm)
+{
+	u32 rex = 0x40 | w << 3 | (reg >> 3) << 2 | rm >> 3;
+
+	if (rex != 0x40)
+		e8(e, rex);
+	if (opcode > 0xff)
+		e8(e, opcode >> 8);
+	e8(e, opcode);
+	e8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
+}
+/* mov reg64, [mem] */
+static inline void e_load(struct emit *e, u32 reg, struct emem m)
+{
+	e_op_mem(e, 1, 0x8b, reg, m);
+}
+/* mov [mem], reg64 */
+static inline void e_store(struct emit *e, u32 reg, struct emem m)
+{
+	e_op_mem(e, 1, 0x89, reg, m);
+}
+/* lea reg64, [mem] */
+static inline void e_lea(struct emit *e, u32 reg, struct emem m)
+{
+	e_op_mem(e, 1, 0x8d, reg, m);
+}
+/* mov dst64, src64 */
+static inline void e_mov(struct emit *e, u32 dst, u32 src)
+{
+	e_op_rr(e, 1, 0x89, src, dst);
+}
+/* mov reg64, value, in the shortest form. */
+static inline void e_mov_imm(struct emit *e, u32 reg, u64 value)
+{
+	if (value <= UINT32_MAX) { /* mov reg32, imm32 */
+		if (reg >= 8)
+			e8(e, 0x41);
+		e8(e, 0xb8 | (reg & 7));
+		e32(e, (u32)value);
+	} else if ((s64)value == (s32)value) { /* mov reg64, simm32 */
+		e8(e, 0x48 | reg >> 3);
+		e8(e, 0xc7);
+		e8(e, 0xc0 | (reg & 7));
+		e32(e, (u32)value);
+	} else { /* movabs */
+		e8(e, 0x48 | reg >> 3);
+		e8(e, 0xb8 | (reg & 7));
+		e64(e, value);
+	}
+}
+/* add or or adc sbb and sub xor cmp (n = 0..7) reg, imm32 */
+static inline void e_alu_imm(struct emit *e, u32 w, u32 n, u32 reg, s32 imm)
+{
+	e_op_rr(e, w, 0x81, n, reg);
+	e32(e, (u32)imm);
+}
+/* jmp rel32 to a place in the same buffer (rw address); returns where the rel32 is. */
+static inline u8 *e_jmp(struct emit *e, const u8 *to)
+{
+	e8(e, 0xe9);
+	e32(e, to ? (u32)(to - (e->p + 4)) : 0);
+	return e->p - 4;
+}
+static inline u8 *e_call(struct emit *e, const u8 *to)
+{
+	e8(e, 0xe8);
+	e32(e, (u32)(to - (e->p + 4)));
+	return e->p - 4;
+}
+static inline u8 *e_jcc(struct emit *e, u32 cc, const u8 *to)
+{
+	e8(e, 0x0f);
+	e8(e, 0x80 | cc);
+	e32(e, to ? (u32)(to - (e->p + 4)) : 0);
+	return e->p - 4;
+}
+/* jrcxz over the next n bytes */
+static inline void e_jrcxz(struct emit *e, u32 n)
+{
+	e8(e, 0xe3);
+	e8(e, n);
+}
+static inline void e_patch(u8 *rel, const u8 *to)
+{
+	st_le32(rel, (u32)(to - (rel + 4)));
+}
+/* Pads with a NOP so that the 4 bytes that begin `ahead` bytes from here lie in one aligned 8-byte word: they are patched by one store. */
+static inline void e_align_patch(struct emit *e, u32 ahead)
+{
+	static const u8 nops[4][4] = {{0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}};
+	u32 at = (u32)((uintptr_t)e->p + ahead) & 7, n = at > 4 ? 8 - at : 0;
+
+	for (u32 i = 0; i < n; i++)
+		e8(e, nops[n][i]);
+}
+#define CC_B  2u
+#define CC_E  4u
+#define CC_NE 5u
+#define CC_A  7u
+
+/* VEX.LZ.0F38 three-operand: pext dst, src, [mem]: F3.W1 F5 */
+static inline void e_pext(struct emit *e, u32 dst, u32 src, struct emem m)
+{
+	e8(e, 0xc4);
+	e8(e, (dst >> 3 ? 0 : 0x80) | (m.index == H_RSP || !(m.index >> 3) ? 0x40 : 0) | (m.base >> 3 ? 0 : 0x20) | 2);
+	e8(e, 0x80 | (~src & 15) << 3 | 2);
+	e8(e, 0xf5);
+	e_modrm_mem(e, dst, m);
+}
+/* rorx dst, src, imm: VEX.LZ.F2.0F3A.W1 F0 */
+static inline void e_rorx(struct emit *e, u32 dst, u32 src, u32 imm)
+{
+	e8(e, 0xc4);
+	e8(e, (dst >> 3 ? 0 : 0x80) | 0x40 | (src >> 3 ? 0 : 0x20) | 3);
+	e8(e, 0xfb);
+	e8(e, 0xf0);
+	e8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
+	e8(e, imm);
+}
+
+#endif

@@ -1,0 +1,400 @@
+/* xlate.c: one unit: which instructions, which flags are alive where, code, tails. Lean but for xlate_init and xlate_fini. */
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "tcg/x86_64/xlate_impl.h"
+
+#define LOOKAHEAD 8u /* instructions decoded beyond an exit to see whether flags die there */
+
+struct tail *xlate_tail(struct xlate *x, enum tail_kind kind, bool live, u8 *fix, u32 arg)
+{
+	struct tail *t = &x->tails[x->nr_tails++];
+
+	ASSERT(x->nr_tails <= ARRAY_SIZE(x->tails));
+	*t = (struct tail){.kind = (u8)kind, .live = live, .fix = {fix}, .arg = arg};
+	return t;
+}
+
+static u32 decode_at(struct xlate *x, struct x86_insn *in, u64 va)
+{
+	u32 at = va & (MEM_PAGE_SIZE - 1), len = x86_decode(in, x->page + at, MIN(4096 - at, X86_INSN_MAX), 64, false);
+
+	x->lo = MIN(x->lo, (u16)at);
+	x->hi = (u16)MAX((u32)x->hi, at + (len ? len : 4096 - at));
+	return len;
+}
+
+static bool same_page(const struct xlate *x, u64 va)
+{
+	return (va & ~(MEM_PAGE_SIZE - 1)) == x->page_va;
+}
+
+static bool is_transfer(u32 op)
+{
+	return op >= OP_CALL && op <= OP_SYSEXIT;
+}
+
+/* Which arithmetic flags may be read from va on before they are written. */
+static u16 flags_needed_at(struct xlate *x, u64 va)
+{
+	u16 unknown = (u16)X86_FLAGS_ARITH, need = 0;
+	struct x86_insn in;
+
+	for (u32 i = 0; i < LOOKAHEAD && unknown && same_page(x, va); i++) {
+		if (!decode_at(x, &in, va) || in.op == OP_UD)
+			break;
+		need |= in.flags_read & unknown;
+		unknown &= (u16)~in.flags_kill;
+		if (is_transfer(in.op))
+			break;
+		va += in.len;
+	}
+	return need | unknown;
+}
+
+static u64 branch_target(const struct xlate *x, u32 i)
+{
+	return x->insn_va[i] + x->insns[i].len + (u64)x->insns[i].imm;
+}
+
+/* Instructions that translated code can hold; the rest ends a unit and is interpreted. */
+static bool can_translate(const struct xlate *x, const struct x86_insn *in)
+{
+	if ((in->feat && !tcg_has(x->c, in->feat)) || (in->feat2 && !tcg_has(x->c, in->feat2)))
+		return false;
+	switch (in->op) {
+	case OP_PUSH:
+	case OP_POP:
+	case OP_LEAVE:
+	case OP_CALL:
+	case OP_CALL_IND:
+	case OP_JMP:
+	case OP_JMP_IND:
+	case OP_JCC:
+	case OP_JRCXZ:
+	case OP_LOOP:
+	case OP_RET:
+	case OP_LEA:
+	case OP_NOP:
+	case OP_ENDBR:
+	case OP_PREFETCH:
+	case OP_PAUSE:
+	case OP_LFENCE:
+	case OP_MFENCE:
+	case OP_SFENCE:
+	case OP_CLI:
+	case OP_CLD:
+	case OP_STD:
+	case OP_PUSHF:
+	case OP_POPF:
+	case OP_RDTSC:
+	case OP_RDTSCP:
+	case OP_SWAPGS:
+	case OP_SERIALIZE:
+		return true;
+	case OP_STI:
+		return !(x->mode & TCG_MODE_USER);
+	case OP_VEC:
+	case OP_X87:
+	case OP_EMMS:
+		return in->generic && !(x->mode & TCG_MODE_NM);
+	case OP_BT:
+	case OP_BTS:
+	case OP_BTR:
+	case OP_BTC:
+		return true;
+	default:
+		return (in->generic && in->op < OP_PUSH) || xlate_is_callout(in->op);
+	}
+}
+
+/* The unit ends after it. */
+static bool ends_unit(u32 op)
+{
+	return op == OP_CALL || op == OP_CALL_IND || op == OP_JMP_IND || op == OP_RET || op == OP_JRCXZ || op == OP_LOOP;
+}
+
+/* Collects the unit's instructions: straight on, over conditional jumps, along forward jumps in the page. Sets *next to where it goes on.
+ */
+static void collect(struct xlate *x, u64 *next)
+{
+	u64 va = x->va;
+	u32 exits = 2;
+
+	while (x->nr < UNIT_MAX_INSNS && exits < UNIT_MAX_EXITS && same_page(x, va)) {
+		struct x86_insn *in = &x->insns[x->nr];
+
+		if (!decode_at(x, in, va) || !can_translate(x, in))
+			break;
+		x->insn_va[x->nr++] = va;
+		va += in->len;
+		if (ends_unit(in->op))
+			break;
+		exits += in->op == OP_JCC;
+		if (in->op == OP_JMP) {
+			u64 target = branch_target(x, x->nr - 1);
+
+			if (target < va || !same_page(x, target) || x->nr == UNIT_MAX_INSNS)
+				break;
+			va = target;
+		}
+	}
+	*next = va;
+}
+
+static u16 need_after_last(struct xlate *x, u64 next)
+{
+	const struct x86_insn *last = &x->insns[x->nr - 1];
+
+	switch (last->op) {
+	case OP_CALL:
+	case OP_JMP:
+		return flags_needed_at(x, branch_target(x, x->nr - 1));
+	case OP_CALL_IND:
+	case OP_JMP_IND:
+	case OP_RET:
+	case OP_JRCXZ:
+	case OP_LOOP:
+		return (u16)X86_FLAGS_ARITH;
+	default:
+		return flags_needed_at(x, next);
+	}
+}
+
+static void find_needs(struct xlate *x, u64 next)
+{
+	x->need[x->nr] = need_after_last(x, next);
+	for (u32 i = x->nr; i-- > 0;) {
+		const struct x86_insn *in = &x->insns[i];
+		u16 need = x->need[i + 1];
+
+		if (in->op == OP_JCC)
+			need |= flags_needed_at(x, branch_target(x, i));
+		x->need[i] = (u16)((need & ~in->flags_kill) | in->flags_read) & (u16)X86_FLAGS_ARITH;
+	}
+}
+
+static bool emit_insn(struct xlate *x, const struct x86_insn *in)
+{
+	switch (in->op) {
+	case OP_NOP:
+	case OP_ENDBR:
+	case OP_PREFETCH:
+		return true;
+	case OP_PAUSE:
+		e8(&x->e, 0xf3), e8(&x->e, 0x90);
+		return true;
+	case OP_LFENCE:
+	case OP_MFENCE:
+	case OP_SFENCE:
+		e8(&x->e, 0x0f), e8(&x->e, 0xae), e8(&x->e, in->op == OP_LFENCE ? 0xe8 : in->op == OP_MFENCE ? 0xf0 : 0xf8);
+		return true;
+	case OP_LEA:
+		return xlate_lea(x, in);
+	case OP_BT:
+	case OP_BTS:
+	case OP_BTR:
+	case OP_BTC: /* a bit string in memory, unless the offset is an immediate */
+		return in->mod == 3 || in->imm_size ? xlate_generic(x, in) : xlate_bit_string(x, in);
+	case OP_PUSHF:
+	case OP_POPF:
+		return xlate_system(x, in);
+	default:
+		if (in->op >= OP_PUSH && in->op <= OP_SYSEXIT)
+			return xlate_flow(x, in);
+		return in->generic ? xlate_generic(x, in) : xlate_system(x, in);
+	}
+}
+
+/*
+ * The poll at the head, whose first instruction is 8 bytes long: a dead unit has a jump there.
+ *	cmp	byte [rsp + poll], 0		or	movzx	ecx, byte [rsp + poll + 1]
+ *	jne	leave					jrcxz	1f; jmp 2f; 1: jmp leave; 2:
+ */
+static void emit_poll(struct xlate *x)
+{
+	u8 *leave;
+
+	if (!x->need[0]) {
+		e_op_mem(&x->e, 0, 0x80, 7, EENV(offsetof(struct tcg_cpu, poll)));
+		e8(&x->e, 0);
+		leave = e_jcc(&x->e, CC_NE, NULL);
+	} else {
+		e_op_mem(&x->e, 0, 0x0fb6, T2, EENV(offsetof(struct tcg_cpu, poll) + 1));
+		e_jrcxz(&x->e, 2);
+		e8(&x->e, 0xeb), e8(&x->e, 5);
+		leave = e_jmp(&x->e, NULL);
+	}
+	xlate_tail(x, TAIL_LEAVE, true, leave, LEAVE_POLL);
+}
+
+static void leave_at(struct xlate *x, u64 va)
+{
+	xlate_leave(x, LEAVE_INTERP | (u32)((va - x->va) & 0xffff) << 8);
+}
+
+static void mark(struct xlate *x, u64 va, const struct unit *u)
+{
+	struct unit_insn *m = &x->k->insns[u->insns + x->nr_marks++];
+
+	m->code = (u16)(e_off(&x->e) - u->code);
+	m->guest = (u16)(va - x->va);
+}
+
+/* The instructions, until one cannot be done after all. */
+static void emit_body(struct xlate *x, u64 next, const struct unit *u)
+{
+	bool open = true;
+
+	for (x->cur = 0; x->cur < x->nr; x->cur++) {
+		const struct x86_insn *in = &x->insns[x->cur];
+		u32 tails = x->nr_tails, exits = x->nr_exits;
+		u8 *begin = x->e.p;
+
+		mark(x, x->insn_va[x->cur], u);
+		if (!emit_insn(x, in)) {
+			x->e.p = begin;
+			x->nr_tails = tails;
+			x->nr_exits = exits;
+			leave_at(x, x->insn_va[x->cur]);
+			return;
+		}
+		open = !ends_unit(in->op) && !(in->op == OP_JMP && !(x->cur + 1 < x->nr));
+	}
+	if (!open)
+		return;
+	x->cur = x->nr;
+	if (x->nr == UNIT_MAX_INSNS || x->nr_exits + 1 >= UNIT_MAX_EXITS - 2 || !same_page(x, next))
+		xlate_exit(x, 16, next, false, x->need[x->nr]);
+	else
+		leave_at(x, next); /* stopped by an instruction that is interpreted */
+}
+
+static void emit_stub(struct xlate *x, u32 reason)
+{
+	e_mov_imm(&x->e, H_RCX, reason);
+	e_call(&x->e, x->k->rw + x->k->leave);
+}
+
+static void emit_tail(struct xlate *x, u32 i, struct unit *u)
+{
+	struct tail *t = &x->tails[i];
+
+	for (u32 f = 0; f < ARRAY_SIZE(t->fix); f++) {
+		if (t->fix[f])
+			e_patch(t->fix[f], x->e.p);
+	}
+	switch (t->kind) {
+	case TAIL_SLOW:
+		e_mov_imm(&x->e, H_RCX, t->arg);
+		e_call(&x->e, x->k->rw + (t->live ? x->k->slow_live : x->k->slow_dead));
+		e_jmp(&x->e, t->retry);
+		break;
+	case TAIL_GUARD:
+		xlate_guard(x, xlate_tail(x, TAIL_EXIT, t->live, NULL, t->arg), t->target, t->arg, t->live);
+		break;
+	case TAIL_EXIT:
+		x->k->exits[t->arg].stub = e_off(&x->e);
+		emit_stub(x, LEAVE_EXIT | t->arg << 8);
+		break;
+	default:
+		if ((t->arg & 0xff) == LEAVE_POLL)
+			u->poll_stub = e_off(&x->e);
+		emit_stub(x, t->arg);
+	}
+}
+
+static void set_mode(struct xlate *x)
+{
+	s32 ctx = (s32)TCG_CTX_OFFSET;
+
+	x->tlb_index_mask = (TCG_TLB_SIZE - 1) << 4;
+	x->pext_mask = offsetof(struct tcg_cpu, index_mask);
+	x->jump = offsetof(struct tcg_cpu, k_jump);
+	x->itlb = offsetof(struct tcg_cpu, k_itlb);
+	x->tlb_r = offsetof(struct tcg_cpu, k_r);
+	x->tlb_w = offsetof(struct tcg_cpu, k_w);
+	if (x->mode & TCG_MODE_USER) {
+		x->tlb_r = ctx + (s32)offsetof(struct tcg_ctx, user_r);
+		x->tlb_w = ctx + (s32)offsetof(struct tcg_ctx, user_w);
+		x->jump = ctx + (s32)offsetof(struct tcg_ctx, jump);
+		x->itlb = ctx + (s32)offsetof(struct tcg_ctx, itlb);
+	} else if (x->mode & TCG_MODE_AC) {
+		x->tlb_r = ctx + (s32)offsetof(struct tcg_ctx, ac_r);
+		x->tlb_w = ctx + (s32)offsetof(struct tcg_ctx, ac_w);
+		x->tlb_index_mask = (TCG_AC_SIZE - 1) << 4;
+		x->pext_mask = offsetof(struct tcg_cpu, index_mask_ac);
+	}
+}
+
+static void begin(struct xlate *x, struct tcg_cpu *c, struct tcg_code *k, u64 va, u8 mode)
+{
+	x->c = c;
+	x->k = k;
+	x->va = va;
+	x->page_va = va & ~(MEM_PAGE_SIZE - 1);
+	x->mode = mode;
+	x->nr = x->nr_tails = x->nr_exits = x->nr_marks = x->cur = 0;
+	x->lo = 4096;
+	x->hi = 0;
+	x->e = (struct emit){.start = k->rw, .p = k->rw + ALIGN_UP(k->used, 16), .end = k->rw + k->size, .rx = k->rx};
+	set_mode(x);
+}
+
+bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u8 mode, u32 *unit)
+{
+	struct xlate *x = k->xlate;
+	struct unit *u = &k->units[k->nr_units];
+	u64 next;
+
+	begin(x, c, k, va, mode);
+	x->page = mem_ptr(&c->t->vm->mem, gpa & ~(MEM_PAGE_SIZE - 1), MEM_PAGE_SIZE);
+	if (!x->page)
+		return false;
+	collect(x, &next);
+	*u = (struct unit){
+		.va = va, .gpa = gpa, .mode = mode, .code = e_off(&x->e), .in = UNIT_NONE, .exits = k->nr_exits, .insns = k->nr_insns};
+	u->interp = x->nr == 0;
+	if (x->nr)
+		find_needs(x, next);
+	else
+		x->need[0] = (u16)X86_FLAGS_ARITH;
+	emit_poll(x);
+	u->body = (u16)(e_off(&x->e) - u->code);
+	if (x->nr)
+		emit_body(x, next, u);
+	else
+		leave_at(x, va);
+	for (u32 i = 0; i < x->nr_tails; i++)
+		emit_tail(x, i, u);
+	u->code_len = e_off(&x->e) - u->code;
+	u->lo = x->lo;
+	u->hi = x->hi;
+	u->nr_insns = (u16)x->nr_marks;
+	u->nr_exits = (u16)x->nr_exits;
+	k->used = e_off(&x->e);
+	k->nr_exits += x->nr_exits;
+	k->nr_insns += x->nr_marks;
+	*unit = k->nr_units++;
+	return true;
+}
+
+int xlate_init(struct tcg_code *k, struct err *e)
+{
+	struct emit em = {.start = k->rw, .p = k->rw, .end = k->rw + 4096, .rx = k->rx};
+	void *p = mmap(NULL, sizeof(struct xlate), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return err_set(e, -ENOMEM, "no memory for the translator");
+	k->xlate = p;
+	xlate_thunks(k, &em);
+	k->thunks_end = ALIGN_UP(e_off(&em), 64);
+	return 0;
+}
+
+void xlate_fini(struct tcg_code *k)
+{
+	if (k->xlate)
+		munmap(k->xlate, sizeof(struct xlate));
+	k->xlate = NULL;
+}

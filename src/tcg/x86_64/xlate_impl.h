@@ -1,0 +1,117 @@
+/*
+ * xlate_impl.h: what the files of the translator share.
+ *
+ * Registers in translated code:
+ *   guest rax rdx rbx rbp rsi rdi r12-r15    the same host register
+ *   guest rsp, rcx                           host r8, r9
+ *   guest r8-r11                             their home in struct tcg_cpu, [rsp + 8 * n]
+ *   host rsp                                 struct tcg_cpu, below it the stack of helpers
+ *   host rcx r10 r11                         scratch: T2 T0 T1
+ * CF PF AF ZF SF OF live in the host's flags; `need` says which of them anybody may still read: emitters must keep those.
+ *
+ * All that can fail of an instruction (memory checks) comes before its first effect: the way out is the instruction's start.
+ */
+#ifndef HUSK_TCG_XLATE_IMPL_H
+#define HUSK_TCG_XLATE_IMPL_H
+
+#include "tcg/unit.h"
+#include "tcg/x86_64/decode.h"
+#include "tcg/x86_64/emit.h"
+
+#define T0	    H_R10
+#define T1	    H_R11
+#define T2	    H_RCX
+#define H_GUEST_RSP H_R8
+#define H_GUEST_RCX H_R9
+#define HOME	    0xff /* not in a register */
+
+enum tail_kind { TAIL_SLOW, TAIL_EXIT, TAIL_GUARD, TAIL_LEAVE };
+
+/* Code out of line, emitted after the unit's body. */
+struct tail {
+	u8 kind;
+	bool live;  /* flags must survive */
+	u8 *fix[2]; /* rel32s that lead here, or NULL */
+	u8 *retry;  /* SLOW: where to go on */
+	u32 arg;    /* SLOW: descriptor for the thunk; EXIT, GUARD: exit; LEAVE: reason and argument */
+	u64 target; /* GUARD */
+};
+
+struct xlate {
+	struct emit e;
+	struct tcg_cpu *c;
+	struct tcg_code *k;
+	u64 va, page_va;
+	const u8 *page; /* bytes of the guest page */
+	u8 mode;
+	u16 lo, hi; /* page offsets of all bytes looked at */
+	u32 nr;
+	struct x86_insn insns[UNIT_MAX_INSNS];
+	u64 insn_va[UNIT_MAX_INSNS];
+	u16 need[UNIT_MAX_INSNS + 1]; /* flags that are needed before each instruction, and after the last */
+	u32 cur;		      /* instruction being emitted */
+	u32 nr_tails, nr_exits, nr_marks;
+	struct tail tails[4 * UNIT_MAX_INSNS];
+	/* Offsets of this mode's tables from rsp. */
+	s32 tlb_r, tlb_w, jump, itlb;
+	u32 tlb_index_mask; /* of va >> 8 */
+	s32 pext_mask;	    /* field with the mask for PEXT */
+	u32 jump_index_mask;
+};
+
+static inline u8 xlate_host_reg(u32 guest)
+{
+	static const u8 map[16] = {H_RAX, H_GUEST_RCX, H_RDX, H_RBX, H_GUEST_RSP, H_RBP, H_RSI, H_RDI,
+				   HOME,  HOME,	       HOME,  HOME,  H_R12,	  H_R13, H_R14, H_R15};
+
+	return map[guest];
+}
+static inline struct emem xlate_home(u32 guest)
+{
+	return EENV(offsetof(struct tcg_cpu, gpr) + 8 * guest);
+}
+/* Whether some flag is needed before the current instruction. */
+static inline bool xlate_live(const struct xlate *x)
+{
+	return x->need[x->cur];
+}
+struct tail *xlate_tail(struct xlate *x, enum tail_kind kind, bool live, u8 *fix, u32 arg);
+
+/* xlate_mem.c */
+/* Linear address of the current instruction's memory operand -> T0. Uses T1. */
+void xlate_ea(struct xlate *x, const struct x86_insn *in);
+/* Checks T0 for an access of size bytes; T0 becomes the host address. Clobbers T1 and, with live flags, T2. retry: where the computation of
+ * T0 began. */
+void xlate_check(struct xlate *x, u32 size, bool write, u8 *retry);
+/* Both, for the memory operand. */
+void xlate_operand(struct xlate *x, const struct x86_insn *in);
+/* Guest register -> a host register that may be read: its own, or tmp loaded from its home. */
+u32 xlate_get(struct xlate *x, u32 guest, u32 tmp);
+
+/* xlate_insn.c: false: not done, nothing emitted: to be interpreted */
+bool xlate_generic(struct xlate *x, const struct x86_insn *in);
+bool xlate_lea(struct xlate *x, const struct x86_insn *in);
+
+/* xlate_sys.c */
+bool xlate_system(struct xlate *x, const struct x86_insn *in);
+bool xlate_bit_string(struct xlate *x, const struct x86_insn *in);
+bool xlate_callout(struct xlate *x, const struct x86_insn *in);
+bool xlate_is_callout(u32 op);
+
+/* xlate_flow.c */
+/* T0 = host address of the 8 bytes that a push writes, a pop reads. */
+void xlate_check_push(struct xlate *x);
+void xlate_check_pop(struct xlate *x);
+bool xlate_flow(struct xlate *x, const struct x86_insn *in);
+/* Leaves for target, at the end of the unit (cc 16) or by a jump under condition cc. */
+void xlate_exit(struct xlate *x, u32 cc, u64 target, bool back, bool live);
+void xlate_guard(struct xlate *x, struct tail *stub, u64 target, u32 exit, bool live);
+/* Leaves with a reason (LEAVE_*), argument in bits 8.. */
+void xlate_leave(struct xlate *x, u32 arg);
+
+/* thunks.c */
+void xlate_thunks(struct tcg_code *k, struct emit *e);
+/* Arithmetic flags of eax into the hardware; clobbers eax, ecx. */
+void xlate_load_flags(struct emit *e);
+
+#endif

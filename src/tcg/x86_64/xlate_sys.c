@@ -1,0 +1,264 @@
+/* xlate_sys.c: system instructions and others that are no plain copies: the common ones as code, the rest by a call of the interpreter. */
+#include "tcg/x86_64/xlate_impl.h"
+
+static struct emem flags_byte1(void)
+{
+	return EENV(offsetof(struct tcg_cpu, rflags) + 1);
+}
+
+/*
+ * The interpreter executes this instruction; then translated code goes on, unless the instruction changed more than registers and memory.
+ *	mov	T0, va
+ *	mov	ecx, length
+ *	call	callout
+ */
+bool xlate_callout(struct xlate *x, const struct x86_insn *in)
+{
+	e_mov_imm(&x->e, T0, x->insn_va[x->cur]);
+	e_mov_imm(&x->e, H_RCX, in->len);
+	e_call(&x->e, x->k->rw + x->k->callout);
+	return true;
+}
+
+/* jne to the interpreter, at the start of this instruction. */
+static void leave_if_ne(struct xlate *x)
+{
+	u32 offset = (u32)(x->insn_va[x->cur] - x->va) & 0xffff;
+
+	xlate_tail(x, TAIL_LEAVE, false, e_jcc(&x->e, CC_NE, NULL), LEAVE_INTERP | offset << 8);
+}
+
+/* An interrupt that IF holds back: whoever sets IF must let it in, which the interpreter does. */
+static void leave_if_irq_waits(struct xlate *x)
+{
+	e_op_mem(&x->e, 0, 0x80, 7, EENV(offsetof(struct tcg_cpu, irq_waiting))); /* cmp byte [irq_waiting], 0 */
+	e8(&x->e, 0);
+	leave_if_ne(x);
+}
+
+/* and (n = 4), or (n = 1) byte [rflags + 1], imm8 */
+static bool change_flags_byte(struct xlate *x, const struct x86_insn *in, u32 n, u32 imm)
+{
+	if (xlate_live(x))
+		return xlate_callout(x, in);
+	if (in->op == OP_STI)
+		leave_if_irq_waits(x);
+	e_op_mem(&x->e, 0, 0x80, n, flags_byte1());
+	e8(&x->e, imm);
+	return true;
+}
+
+/* push (native arithmetic flags | the others from rflags, without RF and VM) */
+static bool pushf(struct xlate *x, const struct x86_insn *in)
+{
+	struct emit *e = &x->e;
+
+	if (in->opsize != 8 || x->need[x->cur + 1])
+		return xlate_callout(x, in);
+	xlate_check_push(x);
+	e8(e, 0x9c);		  /* pushf */
+	e8(e, 0x41), e8(e, 0x5b); /* pop r11 */
+	e_alu_imm(e, 0, 4, T1, (s32)X86_FLAGS_ARITH);
+	e_load(e, T2, EENV(offsetof(struct tcg_cpu, rflags)));
+	e_alu_imm(e, 1, 4, T2, (s32) ~(X86_FLAGS_ARITH | X86_FLAG_RF | X86_FLAG_VM));
+	e_op_rr(e, 1, 0x09, T2, T1); /* or T1, T2 */
+	e_store(e, T1, EMEM(T0, 0));
+	e_lea(e, H_GUEST_RSP, EMEM(H_GUEST_RSP, -8));
+	return true;
+}
+
+/* In kernel mode, when nothing but IF and arithmetic flags changes; these go to the hardware only if somebody reads them. */
+static bool popf(struct xlate *x, const struct x86_insn *in)
+{
+	struct emem keep = EENV(offsetof(struct tcg_cpu, scratch) + 8 * 2);
+	struct emit *e = &x->e;
+
+	if (in->opsize != 8 || x->mode & TCG_MODE_USER || xlate_live(x))
+		return xlate_callout(x, in);
+	xlate_check_pop(x);
+	e_load(e, T1, EMEM(T0, 0));
+	e_load(e, T2, EENV(offsetof(struct tcg_cpu, rflags)));
+	e_op_rr(e, 1, 0x31, T1, T2); /* xor T2, T1 */
+	e_op_rr(e, 1, 0xf7, 0, T2);  /* test T2, imm32 */
+	e32(e, (u32) ~(X86_FLAGS_ARITH | X86_FLAG_IF));
+	leave_if_ne(x);
+	leave_if_irq_waits(x);
+	e_store(e, T1, EENV(offsetof(struct tcg_cpu, rflags)));
+	e_lea(e, H_GUEST_RSP, EMEM(H_GUEST_RSP, 8));
+	if (!x->need[x->cur + 1])
+		return true;
+	e_store(e, H_RAX, keep);
+	e_op_rr(e, 0, 0x89, T1, H_RAX); /* mov eax, T1d */
+	xlate_load_flags(e);
+	e_load(e, H_RAX, keep);
+	return true;
+}
+
+/* TSC + offset in edx:eax without a flag: rdtsc; rdx = rax | rdx << 32; + offset; split */
+static bool rdtsc(struct xlate *x, const struct x86_insn *in)
+{
+	struct emit *e = &x->e;
+
+	if (x->mode & TCG_MODE_USER) { /* CR4.TSD */
+		if (xlate_live(x))
+			return xlate_callout(x, in);
+		e_op_mem(e, 0, 0xf6, 0, EENV(offsetof(struct tcg_cpu, cr4))); /* test byte [cr4], TSD */
+		e8(e, (u32)X86_CR4_TSD);
+		leave_if_ne(x);
+	}
+	e8(e, 0x0f), e8(e, 0x31);
+	e_rorx(e, H_RDX, H_RDX, 32);
+	e_lea(e, H_RDX, EMEMX(H_RDX, H_RAX, 1, 0));
+	e_load(e, H_RAX, EENV(offsetof(struct tcg_cpu, tsc_offset)));
+	e_lea(e, H_RDX, EMEMX(H_RDX, H_RAX, 1, 0));
+	e_op_rr(e, 0, 0x89, H_RDX, H_RAX); /* mov eax, edx */
+	e_rorx(e, H_RDX, H_RDX, 32);
+	e_op_rr(e, 0, 0x89, H_RDX, H_RDX); /* mov edx, edx */
+	if (in->op == OP_RDTSCP)
+		e_op_mem(e, 0, 0x8b, H_GUEST_RCX, EENV(offsetof(struct tcg_cpu, tsc_aux)));
+	return true;
+}
+
+static bool swapgs(struct xlate *x, const struct x86_insn *in)
+{
+	struct emem gs = EENV(offsetof(struct tcg_cpu, seg) + X86_GS * sizeof(struct x86_seg) + offsetof(struct x86_seg, base));
+	struct emem kernel = EENV(offsetof(struct tcg_cpu, kernel_gs_base));
+
+	if (x->mode & TCG_MODE_USER)
+		return xlate_callout(x, in);
+	e_load(&x->e, T0, gs);
+	e_load(&x->e, T1, kernel);
+	e_store(&x->e, T1, gs);
+	e_store(&x->e, T0, kernel);
+	return true;
+}
+
+/* sarx dst, src, ecx: VEX.LZ.F3.0F38.W1 F7 */
+static void e_sarx_rcx(struct emit *e, u32 dst, u32 src)
+{
+	e8(e, 0xc4);
+	e8(e, (dst >> 3 ? 0 : 0x80) | 0x40 | (src >> 3 ? 0 : 0x20) | 2);
+	e8(e, 0x80 | (~(u32)H_RCX & 15) << 3 | 2);
+	e8(e, 0xf7);
+	e8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
+}
+
+/*
+ * BT, BTS, BTR, BTC of a bit string in memory: the register counts bits from the operand's address. T0 = address of the word, then
+ *	mov	T1, [T0]		or, locked:	pext	T1, reg, [bit mask]
+ *	bt	T1, reg					lock bts [T0], T1
+ *	mov	[T0], T1
+ */
+bool xlate_bit_string(struct xlate *x, const struct x86_insn *in)
+{
+	struct emit *e = &x->e;
+	bool wide = in->opsize == 8;
+	u32 opcode = in->opcode, reg;
+	u8 *retry = e->p;
+
+	if (in->opsize == 2 || in->adsize != 8)
+		return xlate_callout(x, in);
+	xlate_ea(x, in);
+	reg = xlate_get(x, in->opnd[1].reg, T1);
+	if (!wide) {
+		e_op_rr(e, 1, 0x63, T1, reg); /* movsxd T1, reg */
+		reg = T1;
+	}
+	e_mov_imm(e, H_RCX, wide ? 6 : 5);
+	e_sarx_rcx(e, T1, reg);
+	e_lea(e, T0, EMEMX(T0, T1, wide ? 8 : 4, 0));
+	xlate_check(x, in->opsize, in->op != OP_BT, retry);
+	reg = xlate_get(x, in->opnd[1].reg, T2);
+	if (in->lock) {
+		e_pext(e, T1, reg, EENV(wide ? offsetof(struct tcg_cpu, bits63) : offsetof(struct tcg_cpu, bits31)));
+		e8(e, 0xf0);
+		e_op_mem(e, wide, 0x0f00 | opcode, T1, EMEM(T0, 0));
+		return true;
+	}
+	e_op_mem(e, wide, 0x8b, T1, EMEM(T0, 0));
+	e_op_rr(e, wide, 0x0f00 | opcode, reg, T1);
+	if (in->op != OP_BT)
+		e_op_mem(e, wide, 0x89, T1, EMEM(T0, 0));
+	return true;
+}
+
+/* Instructions that the interpreter may execute between others of a unit. What changes the mode, the address space or rip is not among
+ * them. */
+bool xlate_is_callout(u32 op)
+{
+	switch (op) {
+	case OP_MOVS:
+	case OP_CMPS:
+	case OP_SCAS:
+	case OP_LODS:
+	case OP_STOS:
+	case OP_XLAT:
+	case OP_CPUID:
+	case OP_RDMSR:
+	case OP_WRMSR:
+	case OP_RDPID:
+	case OP_RDRAND:
+	case OP_RDSEED:
+	case OP_INVLPG:
+	case OP_RDFSBASE:
+	case OP_RDGSBASE:
+	case OP_WRFSBASE:
+	case OP_WRGSBASE:
+	case OP_XGETBV:
+	case OP_MOV_FROM_CR:
+	case OP_MOV_FROM_SREG:
+	case OP_MOV_TO_SREG:
+	case OP_SGDT:
+	case OP_SIDT:
+	case OP_SLDT:
+	case OP_STR:
+	case OP_VERW:
+	case OP_CLFLUSH:
+	case OP_IN:
+	case OP_OUT:
+	case OP_VEC_GATHER:
+	case OP_VEC_MASKED:
+	case OP_FXSAVE:
+	case OP_FXRSTOR:
+	case OP_XSAVE:
+	case OP_XSAVEOPT:
+	case OP_XSAVEC:
+	case OP_XSAVES:
+	case OP_XRSTOR:
+	case OP_XRSTORS:
+	case OP_LDMXCSR:
+	case OP_STMXCSR:
+		return true;
+	default:
+		return false;
+	}
+}
+
+bool xlate_system(struct xlate *x, const struct x86_insn *in)
+{
+	bool user = x->mode & TCG_MODE_USER;
+
+	switch (in->op) {
+	case OP_CLI:
+		return user ? xlate_callout(x, in) : change_flags_byte(x, in, 4, 0xfd);
+	case OP_STI:
+		return !user && !xlate_live(x) && change_flags_byte(x, in, 1, 0x02);
+	case OP_CLD:
+		return change_flags_byte(x, in, 4, 0xfb);
+	case OP_STD:
+		return change_flags_byte(x, in, 1, 0x04);
+	case OP_PUSHF:
+		return pushf(x, in);
+	case OP_POPF:
+		return popf(x, in);
+	case OP_RDTSC:
+	case OP_RDTSCP:
+		return rdtsc(x, in);
+	case OP_SWAPGS:
+		return swapgs(x, in);
+	case OP_SERIALIZE: /* a store that changes code has already done its work when it is complete */
+		return true;
+	default:
+		return xlate_is_callout(in->op) && xlate_callout(x, in);
+	}
+}
