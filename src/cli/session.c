@@ -40,7 +40,6 @@ static void watch_signals(struct vm *vm)
 {
 	signal_vm = vm;
 	set_handlers(end_signals, ARRAY_SIZE(end_signals), on_end_signal, SA_RESTART);
-	set_handlers(crash_signals, ARRAY_SIZE(crash_signals), on_crash_signal, (int)(SA_RESETHAND | SA_NODEFER));
 	signal(SIGPIPE, SIG_IGN); /* a reader of our output that goes away is an error of write() */
 }
 
@@ -70,8 +69,11 @@ int session_log(struct log *log, const struct config *c, int fd, enum log_level 
 int session_run(const struct config *c, struct log *log, struct trace *trace, const char *started, enum vm_end *end, struct err *e)
 {
 	struct vm *vm = xzalloc(sizeof(*vm));
-	int r = vm_init(vm, c, log, trace, e);
+	int r;
 
+	/* Before the accelerator's, which takes those that translated code raises and hands on the others. */
+	set_handlers(crash_signals, ARRAY_SIZE(crash_signals), on_crash_signal, (int)(SA_RESETHAND | SA_NODEFER));
+	r = vm_init(vm, c, log, trace, e);
 	if (r == 0) {
 		log_info(log, "%s", started);
 		watch_signals(vm);

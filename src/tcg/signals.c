@@ -20,8 +20,9 @@
 
 static const int caught[] = {SIGFPE, SIGSEGV, SIGBUS, SIGILL};
 
-/* Whose guest code this thread runs: a signal handler has no other way to know. */
+/* Whose guest code this thread runs, and who had the signals before: a signal handler has nothing but globals to know that by. */
 static __thread struct tcg_cpu *current_cpu;
+static struct sigaction previous[ARRAY_SIZE(caught)];
 
 /* Sends translated code that stands at pc to the interpreter. False: pc is elsewhere. */
 static bool leave_unit(struct tcg_cpu *c, ucontext_t *uc)
@@ -48,8 +49,11 @@ static void handle(int sig, siginfo_t *info, void *context)
 	(void)info;
 	if (c && (leave_unit(c, context) || fpu_stub_fault(c, sig, context)))
 		return;
-	/* Not the guest's: a bug of husk, or somebody sent it. Returning makes it happen again, without this handler. */
-	signal(sig, SIG_DFL);
+	/* Not the guest's: a bug of husk, or somebody sent it. Returning makes it happen again, under the handler that was there before. */
+	for (u32 i = 0; i < ARRAY_SIZE(caught); i++) {
+		if (caught[i] == sig)
+			sigaction(sig, &previous[i], NULL);
+	}
 }
 
 int exec_signals_init(struct err *e)
@@ -57,8 +61,12 @@ int exec_signals_init(struct err *e)
 	struct sigaction act = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 
 	for (u32 i = 0; i < ARRAY_SIZE(caught); i++) {
-		if (sigaction(caught[i], &act, NULL) < 0)
+		struct sigaction old;
+
+		if (sigaction(caught[i], &act, &old) < 0)
 			return err_errno(e, "cannot install the handler of signal %d", caught[i]);
+		if (old.sa_sigaction != handle) /* the first VM of the process */
+			previous[i] = old;
 	}
 	return 0;
 }

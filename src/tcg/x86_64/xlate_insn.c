@@ -154,8 +154,12 @@ static bool place_high(struct xlate *x, const struct x86_insn *in, struct enc *n
 static bool place_operands(struct xlate *x, const struct x86_insn *in, struct enc *n)
 {
 	for (u32 i = 0; i < in->nr_opnds; i++) {
-		if (in->opnd[i].kind == OPND_GPR && !place_gpr(x, n, &in->opnd[i]))
+		const struct x86_opnd *o = &in->opnd[i];
+
+		if (o->kind == OPND_GPR && !place_gpr(x, n, o))
 			return false;
+		if (o->kind == OPND_XMM && o->where >= AT_REG && o->where <= AT_VVVV) /* all five bits of it */
+			set_field(n, o, o->reg);
 	}
 	return place_high(x, in, n);
 }
