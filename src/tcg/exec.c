@@ -144,11 +144,14 @@ static u64 follow_exit(struct tcg_cpu *c, u32 x)
 
 	c->rip = k->units[exit->unit].va + (s64)exit->target;
 	if (guarded) {
-		const struct tcg_itlb *page = mmu_code_page(c, c->rip);
+		const struct tcg_itlb *page;
 
+		if (!(c->mode & TCG_MODE_USER))
+			mmu_adopt_epoch(c);
+		page = mmu_code_page(c, c->rip);
 		if (!page)
 			return 0;
-		id = page->id;
+		id = c->mode & TCG_MODE_USER ? page->id : c->k_epoch;
 	}
 	host = find_code(c, &target);
 	/* Making the target may have emptied the cache, and with it this exit. */
@@ -173,7 +176,7 @@ static void enter_code(struct tcg_cpu *c, u64 host)
 /* Guest address of the unit that holds the host address where translated code left. */
 static u64 left_unit(const struct tcg_cpu *c)
 {
-	u32 u = unit_by_host(c->t->code, c->exit_rip - 1); /* a return address */
+	u32 u = c->exit_unit != UNIT_NONE ? c->exit_unit : unit_by_host(c->t->code, c->exit_rip - 1); /* a return address */
 
 	ASSERT(u != UNIT_NONE);
 	return c->t->code->units[u].va;

@@ -53,6 +53,9 @@ const struct tcg_itlb *mmu_code_page(struct tcg_cpu *c, u64 va);
 /* Copies up to n bytes of code from va on (at most two pages), fewer when the second page cannot be executed. Raises for the first page. */
 u32 mmu_fetch(struct tcg_cpu *c, u64 va, u8 *buf, u32 n);
 
+/* Takes over the newest k_epoch of the VM, and forgets what was known of kernel code pages: the next mmu_code_page walks. */
+void mmu_adopt_epoch(struct tcg_cpu *c);
+
 /* Control registers and instructions. Validity was checked by the caller. */
 void mmu_write_cr3(struct tcg_cpu *c, u64 value); /* MOV CR3 with its bit 63; sets c->cr3 (without bit 63), picks the context */
 void mmu_flush_all(struct tcg_cpu *c);		  /* CR0.PG/WP, CR4 bits, EFER.NXE: global entries and all PCIDs too */

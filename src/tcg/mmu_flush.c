@@ -48,10 +48,22 @@ static void code_wipe(struct tcg_seen *s, struct tcg_itlb *itlb, struct tcg_jump
 	jump_wipe(jump, TCG_JUMP_SIZE);
 }
 
+void mmu_adopt_epoch(struct tcg_cpu *c)
+{
+	u32 newest = __atomic_load_n(&c->t->code_epoch, __ATOMIC_SEQ_CST);
+
+	if (c->k_epoch == newest)
+		return;
+	c->k_epoch = newest;
+	words_zero(c->k_itlb, sizeof(c->k_itlb) / 8);
+}
+
 static void k_code_wipe(struct tcg_cpu *c)
 {
-	if (c->mmu.k.code_large)
+	if (c->mmu.k.code_large) {
 		jump_wipe(c->ac_jump, ARRAY_SIZE(c->ac_jump));
+		c->k_epoch = __atomic_add_fetch(&c->t->code_epoch, 1, __ATOMIC_SEQ_CST);
+	}
 	code_wipe(&c->mmu.k, c->k_itlb, c->k_jump);
 	c->mmu.nonglobal_code = false;
 }

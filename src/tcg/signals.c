@@ -36,6 +36,7 @@ static bool leave_unit(struct tcg_cpu *c, ucontext_t *uc)
 	u = unit_by_host(k, pc);
 	if (u == UNIT_NONE)
 		return false;
+	c->exit_unit = u;
 	c->exit_rip = pc + 1; /* as a return address */
 	c->exit_arg = LEAVE_INTERP | (u64)(unit_guest_offset(k, &k->units[u], pc) & 0xffff) << 8;
 	uc->uc_mcontext.gregs[REG_RIP] = (s64)((u64)k->rx + k->leave_fault);

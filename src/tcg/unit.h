@@ -82,7 +82,7 @@ struct tcg_code {
 	u32 *id_hash;
 	u32 nr_ids, lost_ids;
 	/* thunks: code offsets */
-	u32 enter, leave, leave_lookup, leave_fault, slow_dead, slow_live, callout;
+	u32 enter, leave, leave_unit, leave_lookup, leave_fault, slow_dead, slow_live, callout;
 	void *xlate; /* the translator's scratch */
 };
 

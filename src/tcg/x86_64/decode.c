@@ -168,7 +168,7 @@ static void find_vex(struct dec *d)
 	d->pp = b2 & 3;
 	if (map < MAP_0F || map > MAP_0F3A) {
 		d->bad = true;
-		return;
+		map = MAP_0F38;
 	}
 	find_vector(d, &decode_vex, map - 1u);
 }
@@ -198,7 +198,7 @@ static void find_evex(struct dec *d)
 	in->evex_aaa = p2 & 7;
 	if (p0 & 8 || !(p1 & 4) || map == 0 || map == 4 || map == 7) {
 		d->bad = true;
-		return;
+		map = MAP_0F38;
 	}
 	find_vector(d, &decode_evex, map < 4 ? map - 1u : map - 2u);
 }
@@ -361,25 +361,43 @@ static void interpret(struct dec *d)
 		decode_end_vector(d);
 }
 
+/* Bytes that make no instruction: processors read what the opcode's other prefixes would want before they raise #UD. */
+static void skip_invalid(struct dec *d)
+{
+	const struct x86_insn *in = d->in;
+	u32 map = in->map, i;
+
+	d->bad = true;
+	if (in->enc || map >= MAP_0F38) {
+		read_modrm(d);
+		if (map == MAP_0F3A || (map == MAP_0F && in->enc && decode_legacy.rows[decode_legacy.index[1024 + 256 + in->opcode]].imm8))
+			d->pos++;
+		return;
+	}
+	for (i = 0; i < 4 && d->row == d->t->rows; i++)
+		d->row = &d->t->rows[d->t->index[map * 1024 + i * 256 + in->opcode]];
+	d->attr = d->row->attr;
+	if (d->attr & A_M)
+		read_modrm(d);
+	if (d->row->imm8)
+		d->pos++;
+}
+
 static void decode_rest(struct dec *d)
 {
 	const struct x86_insn *in = d->in;
 
-	if (d->bad)
-		return;
 	d->attr = d->row->attr;
 	d->opnd = d->row->opnd;
-	if (d->attr & (in->mode == 64 ? A_I64 : A_O64) || d->row == d->t->rows) {
-		d->bad = true;
+	if (d->bad || d->row == d->t->rows) {
+		skip_invalid(d);
 		return;
 	}
 	if (d->attr & A_M)
 		read_modrm(d);
 	resolve_group(d);
-	if (d->attr & (in->mode == 64 ? A_I64 : A_O64) || d->row == d->t->rows)
-		d->bad = true;
-	else
-		interpret(d);
+	d->bad = d->row == d->t->rows || d->attr & (in->mode == 64 ? A_I64 : A_O64);
+	interpret(d);
 }
 
 u32 x86_decode(struct x86_insn *insn, const u8 *bytes, u32 avail, u32 mode, bool real)

@@ -3,6 +3,8 @@
  *
  * X(map, prefix, W: 0 1 or I for ignored, opcode, operation, feature, attributes, flags, access, operands)
  * L(map, prefix, W, opcode, kind, group), G(group, number, operation, feature, attributes, access, operands)
+ *
+ * Rounding is taken, and ignored, where the conversion is exact: CVTSI2SD of 32 bits, CVTDQ2PD (measured).
  */
 #ifndef HUSK_TCG_DECODE_ROWS_EVEX_H
 #define HUSK_TCG_DECODE_ROWS_EVEX_H
@@ -66,7 +68,7 @@
 	E_F(X, NP, 0, 29, EM, WR, Wx, Vx) \
 	E_F(X, 66, 1, 29, EM, WR, Wx, Vx) \
 	E_F(X, F3, I, 2a, A_LIG | A_ER, WRR, Vd, Hd, Ey) \
-	E_F(X, F2, 0, 2a, A_LIG, WRR, Vq, Hq, Ey) \
+	E_F(X, F2, 0, 2a, A_LIG | A_ER, WRR, Vq, Hq, Ey) \
 	E_F(X, F2, 1, 2a, A_LIG | A_ER, WRR, Vq, Hq, Ey) \
 	E_F(X, NP, 0, 2b, A_VL, WR, Mx, Vx) \
 	E_F(X, 66, 1, 2b, A_VL, WR, Mx, Vx) \
@@ -142,14 +144,14 @@
 	E_F(X, F2, I, 79, A_LIG | A_ER, WR, Gy, Wq) \
 	E_V(X, 0F, 66, 0, 7a, AVX512DQ, EPS, WR, Vx, Whx) \
 	E_V(X, 0F, 66, 1, 7a, AVX512DQ, EPS, WR, Vx, Wx) \
-	E_F(X, F3, 0, 7a, EP, WR, Vx, Whx) \
+	E_F(X, F3, 0, 7a, EPR, WR, Vx, Whx) \
 	E_V(X, 0F, F3, 1, 7a, AVX512DQ, EPR, WR, Vx, Wx) \
 	E_F(X, F2, 0, 7a, EPR, WR, Vx, Wx) \
 	E_V(X, 0F, F2, 1, 7a, AVX512DQ, EPR, WR, Vhx, Wx) \
 	E_V(X, 0F, 66, 0, 7b, AVX512DQ, EPR, WR, Vx, Whx) \
 	E_V(X, 0F, 66, 1, 7b, AVX512DQ, EPR, WR, Vx, Wx) \
 	E_F(X, F3, I, 7b, A_LIG | A_ER, WRR, Vd, Hd, Ey) \
-	E_F(X, F2, 0, 7b, A_LIG, WRR, Vq, Hq, Ey) \
+	E_F(X, F2, 0, 7b, A_LIG | A_ER, WRR, Vq, Hq, Ey) \
 	E_F(X, F2, 1, 7b, A_LIG | A_ER, WRR, Vq, Hq, Ey) \
 	E_F(X, 66, I, 7e, E128, WR, Ey, Vdq) \
 	E_F(X, F3, 1, 7e, E128, WR, Vdq, Wq) \
@@ -175,7 +177,7 @@
 	E_F(X, 66, I, e2, EM, WRR, Vx, Hx, Wdq) \
 	E_BW(X, 0F, e3) E_BW(X, 0F, e4) E_BW(X, 0F, e5) \
 	E_F(X, 66, 1, e6, EPS, WR, Vhx, Wx) \
-	E_F(X, F3, 0, e6, EP, WR, Vx, Whx) \
+	E_F(X, F3, 0, e6, EPR, WR, Vx, Whx) \
 	E_V(X, 0F, F3, 1, e6, AVX512DQ, EPR, WR, Vx, Wx) \
 	E_F(X, F2, 1, e6, EPR, WR, Vhx, Wx) \
 	E_F(X, 66, 0, e7, A_VL, WR, Mx, Vx) \

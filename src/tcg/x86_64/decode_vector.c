@@ -33,7 +33,7 @@ static void check_length(struct dec *d)
 		d->bad |= l != 2;
 }
 
-/* A field that names no operand must be all ones; opmasks are 0-7. */
+/* A field that names no operand must be all ones; opmasks are 0-7, general registers 0-15. */
 static void check_registers(struct dec *d)
 {
 	const struct x86_insn *in = d->in;
@@ -41,9 +41,12 @@ static void check_registers(struct dec *d)
 
 	if (!(d->used & LF_VVVV))
 		d->bad |= in->vvvv || (d->evex_v && !vsib);
-	for (u32 n = 0; n < in->nr_opnds; n++)
+	for (u32 n = 0; n < in->nr_opnds; n++) {
 		if (in->opnd[n].kind == OPND_K)
-			d->bad |= in->opnd[n].reg > 7 || (in->opnd[n].where == AT_REG && d->evex_r);
+			d->bad |= in->opnd[n].reg > 7;
+		if (in->opnd[n].kind == OPND_K || in->opnd[n].kind == OPND_GPR)
+			d->bad |= in->opnd[n].where == AT_REG && d->evex_r;
+	}
 }
 
 static void check_gather(struct dec *d)

@@ -33,6 +33,21 @@ static u64 maskmov_address(struct tcg_cpu *c, const struct x86_insn *insn, u32 s
 	return interp_linear(c, seg, interp_reg(c, X86_RDI, insn->adsize), size, true);
 }
 
+/* What the mask leaves out faults at addresses that are not canonical as little as at those that are not mapped. */
+static u64 operand_address(struct tcg_cpu *c, const struct x86_insn *insn, u32 size, bool write)
+{
+	u32 seg = insn->mem.seg;
+
+	if (!tcg_is_64(c))
+		return interp_ea(c, insn, size, write);
+	return interp_offset(c, insn) + (seg == X86_FS || seg == X86_GS ? c->seg[seg].base : 0);
+}
+
+static bool fill(struct tcg_cpu *c, u64 va, u32 n, bool write)
+{
+	return tcg_canonical(va) && mmu_fill(c, va, n, write, tcg_data_mode(c));
+}
+
 static void masked_init(struct masked *m, struct tcg_cpu *c, const struct x86_insn *insn)
 {
 	u32 size = MIN(insn->mem.size, MAX_OPERAND);
@@ -44,12 +59,12 @@ static void masked_init(struct masked *m, struct tcg_cpu *c, const struct x86_in
 		m->write = true;
 		m->va = maskmov_address(c, insn, size);
 	} else {
-		m->va = interp_ea(c, insn, size, m->write);
+		m->va = operand_address(c, insn, size, m->write);
 	}
 	m->size = size;
 	m->first = (u32)MIN(size, MEM_PAGE_SIZE - (m->va & (MEM_PAGE_SIZE - 1)));
-	m->ok[0] = mmu_fill(c, m->va, m->first, m->write, tcg_data_mode(c));
-	m->ok[1] = m->first == size ? m->ok[0] : mmu_fill(c, m->va + m->first, size - m->first, m->write, tcg_data_mode(c));
+	m->ok[0] = fill(c, m->va, m->first, m->write);
+	m->ok[1] = m->first == size ? m->ok[0] : fill(c, m->va + m->first, size - m->first, m->write);
 }
 
 /* The page edge is where the guest's is, and each side as accessible as there. */
@@ -93,6 +108,8 @@ static void masked_fault(struct tcg_cpu *c, struct masked *m)
 
 	if (at >= m->size)
 		tcg_raise_err(c, X86_GP, 0);
+	if (!tcg_canonical(m->va + at))
+		tcg_raise_err(c, m->insn->mem.seg == X86_SS ? X86_SS_EXC : X86_GP, 0);
 	mmu_probe(c, m->va + at, 1, m->write ? MMU_WRITE : MMU_READ, tcg_data_mode(c));
 	m->ok[at >= m->first] = true;
 	if (m->first == m->size)

@@ -272,8 +272,12 @@ static void emit_body(struct xlate *x, u64 next, const struct unit *u)
 
 static void emit_stub(struct xlate *x, u32 reason)
 {
+	bool named = (reason & 0xff) != LEAVE_EXIT;
+
+	if (named)
+		e_mov_imm(&x->e, T0, x->k->nr_units);
 	e_mov_imm(&x->e, H_RCX, reason);
-	e_call(&x->e, x->k->rw + x->k->leave);
+	e_call(&x->e, x->k->rw + (named ? x->k->leave_unit : x->k->leave));
 }
 
 static void emit_tail(struct xlate *x, u32 i, struct unit *u)

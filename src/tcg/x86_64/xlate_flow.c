@@ -30,7 +30,8 @@ static u32 code_offset(const struct xlate *x, const u8 *p)
 }
 
 /*
- * An exit to another page: the itlb slot of the target must hold the id that the exit was linked for; until then, one that never fits.
+ * An exit to another page. In user code the itlb slot of the target must hold the id that the exit was linked for; in kernel code, whose
+ * mappings are global and hardly change, k_epoch must be the one of the time of linking. Until then, a number that never fits.
  *	cmp	dword [rsp + id], imm32		or	mov	ecx, [rsp + id]
  *	jne	stub					lea	ecx, [rcx - imm32]
  *							jrcxz	1f
@@ -39,10 +40,11 @@ static u32 code_offset(const struct xlate *x, const u8 *p)
  */
 void xlate_guard(struct xlate *x, struct tail *stub, u64 target, u32 exit, bool live)
 {
-	s32 slot = x->itlb + (s32)((target >> MEM_PAGE_SHIFT & (TCG_ITLB_SIZE - 1)) * sizeof(struct tcg_itlb));
+	s32 slot = (s32)offsetof(struct tcg_cpu, k_epoch);
 	struct unit_exit *e = &x->k->exits[exit];
 
-	slot += (s32)offsetof(struct tcg_itlb, id);
+	if (x->mode & TCG_MODE_USER)
+		slot = x->itlb + (s32)((target >> MEM_PAGE_SHIFT & (TCG_ITLB_SIZE - 1)) * sizeof(struct tcg_itlb) + offsetof(struct tcg_itlb, id));
 	if (live) {
 		e_op_mem(&x->e, 0, 0x8b, T2, EENV(slot));
 		e_align_patch(&x->e, 2);

@@ -164,16 +164,18 @@ static bool place_operands(struct xlate *x, const struct x86_insn *in, struct en
 	return place_high(x, in, n);
 }
 
-/* Whether some field of the encoding names rcx, which is then renamed there. */
-static bool names_rcx(const struct x86_insn *in)
+/* OPND_R, OPND_W: how fields of the encoding that name rcx, and are renamed, use it. */
+static u32 named_rcx(const struct x86_insn *in)
 {
+	u32 access = in->has_modrm && in->mod != 3 && (in->mem.base == X86_RCX || in->mem.index == X86_RCX) ? OPND_R : 0;
+
 	for (u32 i = 0; i < in->nr_opnds; i++) {
 		const struct x86_opnd *o = &in->opnd[i];
 
 		if ((o->kind == OPND_GPR || o->kind == OPND_GPR8H) && o->reg == X86_RCX && o->where != AT_IMPLICIT)
-			return true;
+			access |= o->size < 4 ? OPND_R | o->access : o->access;
 	}
-	return in->has_modrm && in->mod != 3 && (in->mem.base == X86_RCX || in->mem.index == X86_RCX);
+	return access;
 }
 
 /* OPND_R, OPND_W: how the instruction uses rcx without a field for it: shift counts, CMPXCHG16B, PCMPESTRI. */
@@ -187,9 +189,7 @@ static u32 implicit_rcx(const struct x86_insn *in)
 	}
 	if (in->op == OP_CMPXCHG8B || in->op == OP_CMPXCHG16B)
 		return OPND_R;
-	if (names_rcx(in))
-		return 0;
-	return (in->gpr_read & BIT(X86_RCX) ? OPND_R : 0) | (in->gpr_write & BIT(X86_RCX) ? OPND_W : 0);
+	return ((in->gpr_read & BIT(X86_RCX) ? OPND_R : 0) | (in->gpr_write & BIT(X86_RCX) ? OPND_W : 0)) & ~named_rcx(in);
 }
 
 /* It gets a copy. False: no register is left. */
