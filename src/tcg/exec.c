@@ -111,7 +111,7 @@ static u64 find_code(struct tcg_cpu *c, u32 *unit)
 	if (!page)
 		return 0;
 	u = unit_get(c, c->rip, page->gpa + (c->rip & (MEM_PAGE_SIZE - 1)), c->mode);
-	if (u == UNIT_NONE || k->units[u].interp)
+	if (u == UNIT_NONE)
 		return 0;
 	*unit = u;
 	return (u64)k->rx + k->units[u].code;
@@ -182,6 +182,18 @@ static u64 left_unit(const struct tcg_cpu *c)
 	return c->t->code->units[u].va;
 }
 
+/* The page that the unit's last instruction ends in is not known to be the one it was translated from. */
+static void recheck_cross(struct tcg_cpu *c)
+{
+	const struct tcg_itlb *page;
+
+	if (!(c->mode & TCG_MODE_USER))
+		mmu_adopt_epoch(c);
+	page = mmu_code_try(c, (c->rip & ~(MEM_PAGE_SIZE - 1)) + MEM_PAGE_SIZE);
+	if (page)
+		unit_recheck_cross(c->t->code, c->exit_unit, page->gpa, c->mode & TCG_MODE_USER ? page->id : c->k_epoch);
+}
+
 /* Runs units until one leaves for the interpreter or a request. True: the instruction at rip is to be interpreted. */
 static bool run_units(struct tcg_cpu *c)
 {
@@ -201,6 +213,10 @@ static bool run_units(struct tcg_cpu *c)
 			break;
 		case LEAVE_INTERP:
 			c->rip = left_unit(c) + (u64)(s64)(int16_t)(c->exit_arg >> 8);
+			return true;
+		case LEAVE_CROSS:
+			c->rip = left_unit(c) + (u64)(s64)(int16_t)(c->exit_arg >> 8);
+			recheck_cross(c);
 			return true;
 		default: /* a request, or the unit is dead and its jump cache entry stale */
 			c->rip = left_unit(c);

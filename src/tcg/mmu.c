@@ -360,24 +360,47 @@ static void code_note(struct tcg_cpu *c, u64 va, const struct mmu_page *page, bo
 		ctx->has_global[va >> 63] = true;
 }
 
+static struct tcg_itlb *code_slot(struct tcg_cpu *c, u64 va)
+{
+	struct tcg_itlb *table = tcg_is_user(c) ? tcg_ctx_at(c, c->ctx)->itlb : c->k_itlb;
+
+	return table + (va >> MEM_PAGE_SHIFT & (TCG_ITLB_SIZE - 1));
+}
+
+static const struct tcg_itlb *code_fill(struct tcg_cpu *c, struct tcg_itlb *e, u64 page_va, const struct mmu_page *page)
+{
+	if (!mmu_region(c, page->gpa))
+		return NULL;
+	code_note(c, page_va, page, tcg_is_user(c));
+	*e = (struct tcg_itlb){.va = page_va, .gpa = page->gpa, .id = unit_page_id(c->t, page_va, page->gpa)};
+	return e;
+}
+
 const struct tcg_itlb *mmu_code_page(struct tcg_cpu *c, u64 va)
 {
-	bool user = tcg_is_user(c);
+	struct tcg_itlb *e = code_slot(c, va);
 	u64 page_va = va & ~PAGE_OFFSET;
-	struct tcg_itlb *e = user ? tcg_ctx_at(c, c->ctx)->itlb : c->k_itlb;
 	struct mmu_page page;
 
-	e += va >> MEM_PAGE_SHIFT & (TCG_ITLB_SIZE - 1);
 	if (likely(e->id && e->va == page_va))
 		return e;
 	if (!tcg_canonical(va))
 		tcg_raise_err(c, X86_GP, 0);
-	page = walk_or_raise(c, va, MMU_EXEC, user ? TCG_USER : TCG_KERNEL, MMU_BITS_SET);
-	if (!mmu_region(c, page.gpa))
+	page = walk_or_raise(c, va, MMU_EXEC, tcg_is_user(c) ? TCG_USER : TCG_KERNEL, MMU_BITS_SET);
+	return code_fill(c, e, page_va, &page);
+}
+
+const struct tcg_itlb *mmu_code_try(struct tcg_cpu *c, u64 va)
+{
+	struct tcg_itlb *e = code_slot(c, va);
+	u64 page_va = va & ~PAGE_OFFSET;
+	struct mmu_page page;
+
+	if (e->id && e->va == page_va)
+		return e;
+	if (!tcg_canonical(va) || mmu_walk(c, va, MMU_EXEC, tcg_is_user(c) ? TCG_USER : TCG_KERNEL, MMU_BITS_REFUSE, &page))
 		return NULL;
-	code_note(c, va, &page, user);
-	*e = (struct tcg_itlb){.va = page_va, .gpa = page.gpa, .id = unit_page_id(c->t, page_va, page.gpa)};
-	return e;
+	return code_fill(c, e, page_va, &page);
 }
 
 /* Bytes of one page. What no RAM holds reads as a device gives it, one byte at a time. */

@@ -50,6 +50,8 @@ bool mmu_fill_group(struct tcg_cpu *c, u64 va, u32 n, bool write, enum tcg_mmu_m
  * RAM.
  */
 const struct tcg_itlb *mmu_code_page(struct tcg_cpu *c, u64 va);
+/* The same without a fault and without setting a bit in a page table: NULL then. */
+const struct tcg_itlb *mmu_code_try(struct tcg_cpu *c, u64 va);
 /* Copies up to n bytes of code from va on (at most two pages), fewer when the second page cannot be executed. Raises for the first page. */
 u32 mmu_fetch(struct tcg_cpu *c, u64 va, u8 *buf, u32 n);
 

@@ -147,11 +147,11 @@ struct tcg_cpu {
 	struct x86_seg seg[X86_NR_SEGS];
 	u64 host_rsp;					     /* of the thread, while translated code runs */
 	u64 scratch[8];					     /* of translated code */
-	u64 bits31, bits63; /* constants 31 and 63 */
+	u64 bits31, bits63;				     /* constants 31 and 63 */
 	u64 index_mask, index_mask_ac, page_mask, jump_mask; /* constants for PEXT: bits 12-21, bits 12-19, ~4095, bits 1-10 */
-	u32 k_epoch;	 /* what jumps between kernel pages are guarded by: counts changes of mappings that kernel code was executed from */
-	u32 exit_unit;	 /* unit that was left, or UINT32_MAX: by exit_rip */
-	u64 exit_rip;					     /* why translated code came back: exec.c */
+	u32 k_epoch;   /* what jumps between kernel pages are guarded by: counts changes of mappings that kernel code was executed from */
+	u32 exit_unit; /* unit that was left, or UINT32_MAX: by exit_rip */
+	u64 exit_rip;  /* why translated code came back: exec.c */
 	u64 exit_arg;
 	u64 tsc_offset; /* guest TSC = host TSC + this */
 
@@ -222,7 +222,7 @@ struct tcg_vm {
 	struct vm *vm;
 	struct chips *chips;
 	struct tcg_code *code; /* NULL: interpreter only */
-	u32 code_epoch; /* atomic: the newest k_epoch of any vCPU */
+	u32 code_epoch;	       /* atomic: the newest k_epoch of any vCPU */
 	u32 nr_cpus;
 	struct tcg_cpu *cpus[VM_MAX_VCPUS];
 	pthread_mutex_t lock; /* exclusive sections: tcg.c */

@@ -151,6 +151,11 @@ static void insert(struct tcg_code *k, u32 u)
 	*slot = u;
 	n->page_next = page->first;
 	page->first = u + 1;
+	if (n->gpa2 == UNIT_NO_PAGE)
+		return;
+	page = &k->pages[page_number(k->t, n->gpa2)];
+	n->page2_next = page->first;
+	page->first = u + 1;
 }
 
 static bool has_room(const struct tcg_code *k)
@@ -193,13 +198,53 @@ static u32 translate(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode)
 	return u;
 }
 
-u32 unit_get(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode)
+/* Looks at the page after the unit's for the translator, which has stopped at an instruction that ends there. */
+static void look_at_page2(struct tcg_cpu *c, u64 va, struct code_page2 *p)
+{
+	const struct tcg_itlb *e = mmu_code_try(c, (va & ~(MEM_PAGE_SIZE - 1)) + MEM_PAGE_SIZE);
+
+	*p = (struct code_page2){.known = true, .gpa = UNIT_NO_PAGE};
+	if (!e)
+		return;
+	p->gpa = e->gpa;
+	p->id = c->mode & TCG_MODE_USER ? e->id : c->k_epoch;
+	claim_page(c, page_number(c->t, p->gpa));
+}
+
+/* Whether nobody can write to the page unseen, and its code may be read. */
+static bool is_claimed(const struct tcg_code *k, u64 n)
+{
+	return map_test(k->code_map, n) && !map_test(k->write_map, n);
+}
+
+/* Makes the unit, or finds the one that another vCPU has made meanwhile. */
+static u32 make(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode, struct code_page2 *page2)
 {
 	struct tcg_code *k = c->t->code;
 	u64 page = page_number(c->t, gpa);
 	u32 u;
 
-	if (page == k->nr_pages)
+	claim_page(c, page);
+	code_lock(k);
+	u = find(k, va, gpa, mode);
+	k->page2 = *page2;
+	if (page2->known && page2->gpa != UNIT_NO_PAGE && !is_claimed(k, page_number(c->t, page2->gpa)))
+		k->page2.gpa = UNIT_NO_PAGE;
+	/* The page may have been given up again meanwhile: then the interpreter runs this once. */
+	if (u == UNIT_NONE && has_room(k) && is_claimed(k, page))
+		u = translate(c, va, gpa, mode);
+	page2->wanted = k->page2.wanted;
+	code_unlock(k);
+	return u;
+}
+
+u32 unit_get(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode)
+{
+	struct tcg_code *k = c->t->code;
+	struct code_page2 page2 = {0};
+	u32 u;
+
+	if (page_number(c->t, gpa) == k->nr_pages)
 		return UNIT_NONE;
 	code_lock(k);
 	u = find(k, va, gpa, mode);
@@ -210,14 +255,11 @@ u32 unit_get(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode)
 		flush_all(c);
 		return UNIT_NONE; /* the caller's page entries are gone: once by the interpreter */
 	}
-	claim_page(c, page);
-	code_lock(k);
-	u = find(k, va, gpa, mode);
-	/* The page may have been given up again meanwhile: then the interpreter runs this once. */
-	if (u == UNIT_NONE && has_room(k) && map_test(k->code_map, page) && !map_test(k->write_map, page))
-		u = translate(c, va, gpa, mode);
-	code_unlock(k);
-	return u;
+	u = make(c, va, gpa, mode, &page2);
+	if (u != UNIT_NONE || !page2.wanted)
+		return u;
+	look_at_page2(c, va, &page2);
+	return make(c, va, gpa, mode, &page2);
 }
 
 u32 unit_by_host(const struct tcg_code *k, u64 host)
@@ -311,15 +353,22 @@ static void hash_remove(struct tcg_code *k, u32 u)
 	*at = k->units[u].hash_next;
 }
 
-static void page_remove(struct tcg_code *k, u32 u)
+/* The link of unit u in the list of page n: it may be its first or its second page. */
+static u32 *page_link(struct tcg_code *k, u32 u, u64 n)
 {
-	u32 *at = &k->pages[page_number(k->t, k->units[u].gpa)].first;
+	return page_number(k->t, k->units[u].gpa) == n ? &k->units[u].page_next : &k->units[u].page2_next;
+}
+
+static void page_remove(struct tcg_code *k, u32 u, u64 gpa)
+{
+	u64 n = page_number(k->t, gpa);
+	u32 *at = &k->pages[n].first;
 
 	while (*at != u + 1) {
 		ASSERT(*at);
-		at = &k->units[*at - 1].page_next;
+		at = page_link(k, *at - 1, n);
 	}
-	*at = k->units[u].page_next;
+	*at = *page_link(k, u, n);
 }
 
 /* With the lock. A vCPU that is in it may run to its next exit. */
@@ -342,7 +391,9 @@ static void kill(struct tcg_code *k, u32 u)
 	jump |= 0xe9 | (u64)(u32)(n->poll_stub - (n->code + 5)) << 8;
 	__atomic_store_n((u64 *)(void *)(k->rw + n->code), jump, __ATOMIC_RELEASE);
 	hash_remove(k, u);
-	page_remove(k, u);
+	page_remove(k, u, n->gpa);
+	if (n->gpa2 != UNIT_NO_PAGE)
+		page_remove(k, u, n->gpa2);
 	n->dead = true;
 }
 
@@ -352,10 +403,10 @@ static u32 kill_range(struct tcg_code *k, u64 n, u32 lo, u32 hi, bool all)
 	u32 at = k->pages[n].first, killed = 0;
 
 	while (at) {
-		u32 u = at - 1;
+		u32 u = at - 1, *link = page_link(k, u, n), shift = link == &k->units[u].page_next ? 0 : (u32)MEM_PAGE_SIZE;
 
-		at = k->units[u].page_next;
-		if (all || (k->units[u].lo < hi && k->units[u].hi > lo)) {
+		at = *link;
+		if (all || (k->units[u].lo < hi + shift && k->units[u].hi > lo + shift)) {
 			kill(k, u);
 			killed++;
 		}
@@ -406,15 +457,30 @@ void unit_host_write(struct tcg_vm *t, u64 gpa, u64 len)
 	}
 }
 
+static void forget_page(struct tcg_code *k, u64 gpa)
+{
+	u64 n = page_number(k->t, gpa);
+
+	k->pages[n] = (struct unit_page){0};
+	map_clear(k->code_map, n);
+}
+
+void unit_recheck_cross(struct tcg_code *k, u32 u, u64 gpa2, u32 id)
+{
+	code_lock(k);
+	if (!k->units[u].dead && (k->units[u].gpa2 != gpa2 || k->units[u].id2 != id))
+		kill(k, u);
+	code_unlock(k);
+}
+
 void code_flush(struct tcg_code *k)
 {
 	for (u32 i = 0; i < 1u << UNIT_HASH_BITS; i++)
 		k->hash[i] = UNIT_NONE;
 	for (u32 u = 0; u < k->nr_units; u++) {
-		u64 n = page_number(k->t, k->units[u].gpa);
-
-		k->pages[n] = (struct unit_page){0};
-		map_clear(k->code_map, n);
+		forget_page(k, k->units[u].gpa);
+		if (k->units[u].gpa2 != UNIT_NO_PAGE)
+			forget_page(k, k->units[u].gpa2);
 	}
 	for (u32 i = 0; i < 0x10000; i++)
 		k->id_hash[i] = 0;

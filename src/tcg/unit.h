@@ -21,6 +21,7 @@
 #define UNIT_MAX_EXITS 24u
 #define UNIT_HASH_BITS 16
 #define UNIT_NONE      UINT32_MAX
+#define UNIT_NO_PAGE   UINT64_MAX
 
 struct unit_exit {
 	u32 unit;	/* whose */
@@ -44,12 +45,14 @@ struct unit {
 	u32 code_len;
 	u32 poll_stub; /* offset */
 	u16 body;      /* offset of the body entry from `code` */
-	u16 lo, hi;    /* offsets in the guest page: the bytes that the translation depends on, [lo, hi) */
+	u16 lo, hi;    /* offsets in the guest page: the bytes that the translation depends on, [lo, hi); beyond 4096: in the second page */
 	u16 nr_insns, nr_exits;
 	u8 mode;
 	bool dead, interp; /* interp: its first instruction is not translated */
 	u32 hash_next, page_next, in;
-	u32 exits, insns; /* first one in the arrays */
+	u64 gpa2;	     /* second page, that the last instruction ends in, or UNIT_NO_PAGE */
+	u32 id2, page2_next; /* what its guard compares; list of units in that page */
+	u32 exits, insns;    /* first one in the arrays */
 };
 
 struct unit_page {  /* a guest page that has code */
@@ -81,6 +84,11 @@ struct tcg_code {
 	} * ids;
 	u32 *id_hash;
 	u32 nr_ids, lost_ids;
+	struct code_page2 { /* what the translator may know of the page after the unit's */
+		bool known, wanted;
+		u64 gpa;
+		u32 id;
+	} page2;
 	/* thunks: code offsets */
 	u32 enter, leave, leave_unit, leave_lookup, leave_fault, slow_dead, slow_live, callout;
 	void *xlate; /* the translator's scratch */
@@ -100,6 +108,8 @@ void unit_link(struct tcg_code *k, u32 x, u32 u, u32 id);
 u32 unit_by_host(const struct tcg_code *k, u64 host);
 /* Guest offset (from the unit's va) of the instruction that the host address in the unit belongs to. */
 u32 unit_guest_offset(const struct tcg_code *k, const struct unit *u, u64 host);
+/* The guard of the unit's second page has failed: id is what it would have to be now. Kills the unit if that is another page. */
+void unit_recheck_cross(struct tcg_code *k, u32 u, u64 gpa2, u32 id);
 /* Everything goes. All vCPUs stand still (exclusive section). */
 void code_flush(struct tcg_code *k);
 /* A device or the host wrote guest RAM. ctx: any */
@@ -115,6 +125,7 @@ enum {
 	LEAVE_EXIT,   /* argument: exit index */
 	LEAVE_LOOKUP, /* c->exit_rip is the next instruction */
 	LEAVE_INTERP, /* argument: offset (16 bits, signed) from the unit's start of the instruction to interpret; exit_rip: host address */
+	LEAVE_CROSS,  /* as LEAVE_INTERP: an instruction in two pages, of which the second may not be mapped as before */
 	LEAVE_POLL,   /* a request is pending, or the unit is dead; exit_rip: host address */
 };
 

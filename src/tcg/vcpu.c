@@ -105,8 +105,6 @@ int tcg_vcpu_init(struct vcpu *v, struct err *e)
 		ret = interp_init(c, e);
 	if (!ret)
 		ret = fpu_init(c, e);
-	if (!ret)
-		ret = interp_init(c, e);
 	if (ret < 0)
 		tcg_vcpu_fini(v);
 	return ret;
@@ -128,7 +126,6 @@ void tcg_vcpu_fini(struct vcpu *v)
 	fd_close(&h->vcpus[v->index].fd);
 	interp_fini(c);
 	fpu_fini(c);
-	interp_fini(c);
 	v->accel = NULL;
 	unmap_row(c);
 }

@@ -182,8 +182,10 @@ static bool wanted(const struct gen *g, const struct x86_insn *in)
 		return false;
 	if (vector && !g->vectors)
 		return false;
-	/* SDM 2A UMONITOR ...: what this processor runs and the model does not have */
 	switch (in->op) {
+	case OP_RDRAND:
+	case OP_RDSEED:
+		return false;
 	case OP_LEA:
 	case OP_NOP:
 	case OP_PREFETCH:
@@ -192,11 +194,6 @@ static bool wanted(const struct gen *g, const struct x86_insn *in)
 	case OP_LDMXCSR:
 	case OP_STMXCSR:
 		return true;
-	case OP_BT:
-	case OP_BTS:
-	case OP_BTR:
-	case OP_BTC: /* a bit string's offset would have to be small */
-		return in->generic;
 	default:
 		return in->generic;
 	}
@@ -233,7 +230,7 @@ static u64 pick_target(const struct gen *g, u32 n)
 	case 2:
 		return CONST + below(4096 - 64);
 	case 3:
-		return one_in(2) ? value() : 0x800000000000ull - below(n + 1);
+		return g->vectors || one_in(2) ? value() : 0x800000000000ull - below(n + 1);
 	case 4:
 	case 5:
 		return CODE + below(CODE_ZONE - 64);

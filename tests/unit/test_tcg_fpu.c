@@ -321,7 +321,7 @@ static void protect(void)
 /* Where the memory operand is; pages 1 and 2 are to be what the place says. */
 static void put_operand(enum place p)
 {
-	u32 near = 1 + rnd() % 63, at = 0x1000 + 64 * (rnd() % 40);
+	u32 near = 1 + (u32)rnd() % 63, at = 0x1000 + 64 * ((u32)rnd() % 40);
 
 	memset(page_state, PAGE_RAM, sizeof(page_state));
 	if (p == ABSENT_1ST || p == ABSENT)
@@ -579,7 +579,8 @@ static void gathers_and_scatters_do_what_they_do_natively_and_restart_after_faul
 static u32 random_encoding(u8 *b)
 {
 	static const u8 prefixes[] = {0, 0x66, 0xf3, 0xf2};
-	u32 n = 0, map = 1 + rnd() % 3, mod = rnd() % 2 ? 0xc0 : 0, modrm = mod | (rnd() & 0x38) | (mod ? rnd() & 7 : 6), kind = rnd() % 8;
+	u32 n = 0, map = 1 + (u32)rnd() % 3, mod = rnd() % 2 ? 0xc0 : 0, kind = (u32)rnd() % 8;
+	u32 modrm = mod | ((u32)rnd() & 0x38) | (mod ? (u32)rnd() & 7 : 6);
 	u8 opcode = (u8)rnd();
 
 	if (kind < 2) {
@@ -784,7 +785,7 @@ static void environments_are_loaded(void **state)
 		random_state();
 		put_operand(i / 4 % NR_PLACES);
 		at = before.gpr[X86_RSI] - (u64)mem;
-		st_le16(mem_before + at, rnd() | 0x3f);
+		st_le16(mem_before + at, (u16)(rnd() | 0x3f));
 		areas = true;
 		check(insns[i % 4], i % 4 < 2 ? 2 : 3, "fldenv or frstor");
 	}

@@ -58,7 +58,7 @@ static void paging_turns_long_mode_on_and_off(void **state)
 	c->cr4 = X86_CR4_PAE;
 	c->seg[X86_CS].attr |= X86_ATTR_L;
 	assert_false(write_cr(0, PE | PG)); /* with CS.L */
-	c->seg[X86_CS].attr &= ~X86_ATTR_L;
+	c->seg[X86_CS].attr &= (u16)~X86_ATTR_L;
 	rig->flushes = 0;
 	assert_true(write_cr(0, PE | PG));
 	assert_int_equal(c->efer, X86_EFER_LME | X86_EFER_LMA);
@@ -667,11 +667,11 @@ static void bound_and_arpl(void **state)
 
 	(void)state;
 	enter_32(0);
-	put(0x9000, -5u, 4);
+	put(0x9000, (u32)-5, 4);
 	put(0x9004, 10, 4);
 	c->gpr[X86_RBX] = 10;
 	assert_true(system_op_mem(OP_BOUND, 4, X86_RBX, 0x9000));
-	c->gpr[X86_RBX] = -6u;
+	c->gpr[X86_RBX] = (u32)-6;
 	assert_false(system_op_mem(OP_BOUND, 4, X86_RBX, 0x9000));
 	assert_exception(X86_BR, 0);
 	c->gpr[X86_RBX] = 3;

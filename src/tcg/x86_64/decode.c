@@ -361,26 +361,20 @@ static void interpret(struct dec *d)
 		decode_end_vector(d);
 }
 
-/* Bytes that make no instruction: processors read what the opcode's other prefixes would want before they raise #UD. */
+/* Bytes that make no instruction: processors read what the opcode has with other prefixes before they raise #UD; under VEX and EVEX as well
+ * (measured). */
 static void skip_invalid(struct dec *d)
 {
 	const struct x86_insn *in = d->in;
-	u32 map = in->map, i;
+	const struct decode_row *row = decode_legacy.rows;
 
 	d->bad = true;
-	if (in->enc || map >= MAP_0F38) {
+	for (u32 i = 0; i < 4 && row == decode_legacy.rows; i++)
+		row = &decode_legacy.rows[decode_legacy.index[in->map % 4 * 1024 + i * 256 + in->opcode]];
+	d->attr = row->attr;
+	if (in->map >= MAP_0F38 || d->attr & A_M)
 		read_modrm(d);
-		if (map == MAP_0F3A || (map == MAP_0F && in->enc && decode_legacy.rows[decode_legacy.index[1024 + 256 + in->opcode]].imm8))
-			d->pos++;
-		return;
-	}
-	for (i = 0; i < 4 && d->row == d->t->rows; i++)
-		d->row = &d->t->rows[d->t->index[map * 1024 + i * 256 + in->opcode]];
-	d->attr = d->row->attr;
-	if (d->attr & A_M)
-		read_modrm(d);
-	if (d->row->imm8)
-		d->pos++;
+	d->pos += in->map == MAP_0F3A ? 1 : row->imm;
 }
 
 static void decode_rest(struct dec *d)

@@ -99,7 +99,8 @@ static const struct {
 	[IM_VMCALL] = {0xffff, R(AX)},
 };
 
-/* A count of zero changes no flag; a count in CL may be zero. SDM 2B ROL, SAL, SHLD. */
+/* A count of zero changes no flag; a count in CL may be zero. SDM 2B ROL, SAL, SHLD. OF after a rotation by more than one is undefined:
+ * processors leave it alone. */
 static void set_shift_flags(struct x86_insn *in, u32 class)
 {
 	const struct x86_opnd *count = &in->opnd[in->nr_opnds - 1];
@@ -111,6 +112,8 @@ static void set_shift_flags(struct x86_insn *in, u32 class)
 		in->flags_read = in->flags_write = in->flags_kill = 0;
 	} else if (n > in->opsize * 8u || (class == FL_RC && n > 1 && in->opsize < 4)) {
 		in->flags_kill = 0;
+	} else if (n > 1 && (class == FL_ROT || class == FL_RC)) {
+		in->flags_kill &= (u16)~OF;
 	}
 }
 

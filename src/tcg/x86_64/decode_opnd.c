@@ -203,7 +203,7 @@ static void set_regs(struct dec *d)
 	r[SRC_RM] = in->rm;
 	r[SRC_VVVV] = in->vvvv;
 	r[SRC_REGV] = in->reg | d->evex_r;
-	r[SRC_RMV] = in->rm | (in->enc == ENC_EVEX ? d->rex_x << 1 : 0);
+	r[SRC_RMV] = (u8)(in->rm | (in->enc == ENC_EVEX ? d->rex_x << 1 : 0));
 	r[SRC_VVVVV] = in->vvvv | d->evex_v;
 	r[SRC_REG8] = in->reg & 7;
 	r[SRC_RM8] = in->rm & 7;

@@ -2,7 +2,7 @@
  * decode_rows_evex.h: instructions with an EVEX prefix, maps 0F, 0F38, 0F3A. Private to decode_tables_evex.c.
  *
  * X(map, prefix, W: 0 1 or I for ignored, opcode, operation, feature, attributes, flags, access, operands)
- * L(map, prefix, W, opcode, kind, group), G(group, number, operation, feature, attributes, access, operands)
+ * L(map, prefix, W, opcode, kind, group, operands), G(group, number, operation, feature, attributes, access, operands)
  *
  * Rounding is taken, and ignored, where the conversion is exact: CVTSI2SD of 32 bits, CVTDQ2PD (measured).
  */
@@ -37,18 +37,18 @@
 
 #define ROWS_EVEX_0F(X, L, G) \
 	E_P1(X, 10, EM) \
-	L(0F, F3, 0, 10, BY_MOD, movss_load) \
+	L(0F, F3, 0, 10, BY_MOD, movss_load, 0) \
 	G(movss_load, 0, VEC, AVX512F, A_GEN | ES, WR, Vd, Md) \
 	G(movss_load, 1, VEC, AVX512F, A_GEN | ES, WRR, Vd, Hd, Ud) \
-	L(0F, F2, 1, 10, BY_MOD, movsd_load) \
+	L(0F, F2, 1, 10, BY_MOD, movsd_load, 0) \
 	G(movsd_load, 0, VEC, AVX512F, A_GEN | ES, WR, Vq, Mq) \
 	G(movsd_load, 1, VEC, AVX512F, A_GEN | ES, WRR, Vq, Hq, Uq) \
 	E_F(X, NP, 0, 11, EM, WR, Wx, Vx) \
 	E_F(X, 66, 1, 11, EM, WR, Wx, Vx) \
-	L(0F, F3, 0, 11, BY_MOD, movss_store) \
+	L(0F, F3, 0, 11, BY_MOD, movss_store, 0) \
 	G(movss_store, 0, VEC, AVX512F, A_GEN | ES, WR, Md, Vd) \
 	G(movss_store, 1, VEC, AVX512F, A_GEN | ES, WRR, Ud, Hd, Vd) \
-	L(0F, F2, 1, 11, BY_MOD, movsd_store) \
+	L(0F, F2, 1, 11, BY_MOD, movsd_store, 0) \
 	G(movsd_store, 0, VEC, AVX512F, A_GEN | ES, WR, Mq, Vq) \
 	G(movsd_store, 1, VEC, AVX512F, A_GEN | ES, WRR, Uq, Hq, Vq) \
 	E_F(X, NP, 0, 12, E128, WRR, Vdq, Hdq, Wq) \
@@ -107,28 +107,28 @@
 	E_F(X, 66, 0, 70, EP, WRR, Vx, Wx, Iub) \
 	E_V(X, 0F, F3, I, 70, AVX512BW, EM, WRR, Vx, Wx, Iub) \
 	E_V(X, 0F, F2, I, 70, AVX512BW, EM, WRR, Vx, Wx, Iub) \
-	L(0F, 66, I, 71, GROUP, g12) \
-	G(g12, 2, VEC, AVX512BW, A_GEN | EM, WRR, Hx, Wx, Iub) \
-	G(g12, 4, VEC, AVX512BW, A_GEN | EM, WRR, Hx, Wx, Iub) \
-	G(g12, 6, VEC, AVX512BW, A_GEN | EM, WRR, Hx, Wx, Iub) \
-	L(0F, 66, 0, 72, GROUP, g13w0) \
-	L(0F, 66, 1, 72, GROUP, g13w1) \
-	G(g13w0, 0, VEC, AVX512F, A_GEN | EP, WRR, Hx, Wx, Iub) \
-	G(g13w0, 1, VEC, AVX512F, A_GEN | EP, WRR, Hx, Wx, Iub) \
-	G(g13w0, 2, VEC, AVX512F, A_GEN | EP, WRR, Hx, Wx, Iub) \
-	G(g13w0, 4, VEC, AVX512F, A_GEN | EP, WRR, Hx, Wx, Iub) \
-	G(g13w0, 6, VEC, AVX512F, A_GEN | EP, WRR, Hx, Wx, Iub) \
-	G(g13w1, 0, VEC, AVX512F, A_GEN | EP, WRR, Hx, Wx, Iub) \
-	G(g13w1, 1, VEC, AVX512F, A_GEN | EP, WRR, Hx, Wx, Iub) \
-	G(g13w1, 4, VEC, AVX512F, A_GEN | EP, WRR, Hx, Wx, Iub) \
-	L(0F, 66, 0, 73, GROUP, g14w0) \
-	L(0F, 66, 1, 73, GROUP, g14w1) \
-	G(g14w0, 3, VEC, AVX512BW, A_GEN | A_VL, WRR, Hx, Wx, Iub) \
-	G(g14w0, 7, VEC, AVX512BW, A_GEN | A_VL, WRR, Hx, Wx, Iub) \
-	G(g14w1, 2, VEC, AVX512F, A_GEN | EP, WRR, Hx, Wx, Iub) \
-	G(g14w1, 3, VEC, AVX512BW, A_GEN | A_VL, WRR, Hx, Wx, Iub) \
-	G(g14w1, 6, VEC, AVX512F, A_GEN | EP, WRR, Hx, Wx, Iub) \
-	G(g14w1, 7, VEC, AVX512BW, A_GEN | A_VL, WRR, Hx, Wx, Iub) \
+	L(0F, 66, I, 71, GROUP, g12, Hx, Wx, Iub) \
+	G(g12, 2, VEC, AVX512BW, A_GEN | EM, WRR, 0) \
+	G(g12, 4, VEC, AVX512BW, A_GEN | EM, WRR, 0) \
+	G(g12, 6, VEC, AVX512BW, A_GEN | EM, WRR, 0) \
+	L(0F, 66, 0, 72, GROUP, g13w0, Hx, Wx, Iub) \
+	L(0F, 66, 1, 72, GROUP, g13w1, Hx, Wx, Iub) \
+	G(g13w0, 0, VEC, AVX512F, A_GEN | EP, WRR, 0) \
+	G(g13w0, 1, VEC, AVX512F, A_GEN | EP, WRR, 0) \
+	G(g13w0, 2, VEC, AVX512F, A_GEN | EP, WRR, 0) \
+	G(g13w0, 4, VEC, AVX512F, A_GEN | EP, WRR, 0) \
+	G(g13w0, 6, VEC, AVX512F, A_GEN | EP, WRR, 0) \
+	G(g13w1, 0, VEC, AVX512F, A_GEN | EP, WRR, 0) \
+	G(g13w1, 1, VEC, AVX512F, A_GEN | EP, WRR, 0) \
+	G(g13w1, 4, VEC, AVX512F, A_GEN | EP, WRR, 0) \
+	L(0F, 66, 0, 73, GROUP, g14w0, Hx, Wx, Iub) \
+	L(0F, 66, 1, 73, GROUP, g14w1, Hx, Wx, Iub) \
+	G(g14w0, 3, VEC, AVX512BW, A_GEN | A_VL, WRR, 0) \
+	G(g14w0, 7, VEC, AVX512BW, A_GEN | A_VL, WRR, 0) \
+	G(g14w1, 2, VEC, AVX512F, A_GEN | EP, WRR, 0) \
+	G(g14w1, 3, VEC, AVX512BW, A_GEN | A_VL, WRR, 0) \
+	G(g14w1, 6, VEC, AVX512F, A_GEN | EP, WRR, 0) \
+	G(g14w1, 7, VEC, AVX512BW, A_GEN | A_VL, WRR, 0) \
 	E_KBW(X, 74) E_KBW(X, 75) E_KD(X, 0F, 0, 76) \
 	E_F(X, NP, 0, 78, EPS, WR, Vx, Wx) \
 	E_F(X, NP, 1, 78, EPS, WR, Vhx, Wx) \

@@ -10,10 +10,10 @@
 #define E_SH(X, o, attr) E_H5(X, F3, 0, o, attr, WRR, Vw, Hw, Ww)
 
 #define ROWS_EVEX_M5(X, L, G) \
-	L(M5, F3, 0, 10, BY_MOD, movsh_load) \
+	L(M5, F3, 0, 10, BY_MOD, movsh_load, 0) \
 	G(movsh_load, 0, VEC, AVX512FP16, A_GEN | ES, WR, Vw, Mw) \
 	G(movsh_load, 1, VEC, AVX512FP16, A_GEN | ES, WRR, Vw, Hw, Uw) \
-	L(M5, F3, 0, 11, BY_MOD, movsh_store) \
+	L(M5, F3, 0, 11, BY_MOD, movsh_store, 0) \
 	G(movsh_store, 0, VEC, AVX512FP16, A_GEN | ES, WR, Mw, Vw) \
 	G(movsh_store, 1, VEC, AVX512FP16, A_GEN | ES, WRR, Uw, Hw, Vw) \
 	E_H5(X, NP, 0, 1d, ESR, WRR, Vw, Hw, Wd) \

@@ -129,7 +129,7 @@ struct decode_row {
 	u8 flags, implicit; /* enum decode_flags, enum decode_implicit */
 	u8 feat, feat2;
 	u8 sub; /* OP_GROUP..: number of the group */
-	bool imm8;
+	u8 imm; /* bytes of immediate that an invalid instruction with this opcode still has */
 	u8 pad[2];
 	u32 attr;
 	u16 opnd[4];
@@ -160,17 +160,17 @@ extern const struct decode_tables decode_evex;	 /* the same; maps 5 and 6 at 3 a
 
 /* ---- expansion ---- */
 #define HAS_M(o)	     ((o) >= L_E << 8)
-#define HAS_I(o)	     ((o) == (L_I << 8 | S_ub))
-#define HAS_IMM8(o1, o2, o3, o4, ...) (HAS_I(o1) || HAS_I(o2) || HAS_I(o3) || HAS_I(o4))
+#define IMM_(o)		     ((o) == (L_I << 8 | S_ub) ? 1 : (o) == (L_J << 8 | S_z) ? 4 : 0)
+#define ROW_IMM(o1, o2, o3, o4, ...) (IMM_(o1) | IMM_(o2) | IMM_(o3) | IMM_(o4))
 #define ROW_OPNDS(o1, o2, o3, o4, ...) \
 	(HAS_M(o1) || HAS_M(o2) || HAS_M(o3) || HAS_M(o4) ? A_M : 0), \
 	{ \
 		o1, o2, o3, o4 \
 	}
 #define ROW(op, feat, feat2, attr, flags, impl, acc, ...) \
-	{OP_##op, AC_##acc, FL_##flags, IM_##impl, FEAT_##feat, FEAT_##feat2, 0, HAS_IMM8(__VA_ARGS__, 0, 0, 0, 0), {0}, \
+	{OP_##op, AC_##acc, FL_##flags, IM_##impl, FEAT_##feat, FEAT_##feat2, 0, ROW_IMM(__VA_ARGS__, 0, 0, 0, 0), {0}, \
 	 (attr) | ROW_OPNDS(__VA_ARGS__, 0, 0, 0, 0)},
-#define SUBROW(kind, group, attr, ...) {OP_##kind, 0, 0, 0, 0, 0, group, HAS_IMM8(__VA_ARGS__, 0, 0, 0, 0), {0}, \
+#define SUBROW(kind, group, attr, ...) {OP_##kind, 0, 0, 0, 0, 0, group, ROW_IMM(__VA_ARGS__, 0, 0, 0, 0), {0}, \
 	 A_M | (attr) | ROW_OPNDS(__VA_ARGS__, 0, 0, 0, 0)},
 
 #endif

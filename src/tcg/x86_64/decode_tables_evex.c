@@ -13,7 +13,7 @@ enum { GR_movss_load, GR_movsd_load, GR_movss_store, GR_movsd_store, GR_movsh_lo
        GR_g14w1, GR_NR };
 
 #define X_ROW(map, pp, w, opcode, op, feat, attr, flags, acc, ...) ROW(op, feat, NONE, A_PP | (attr), flags, NONE, acc, __VA_ARGS__)
-#define L_ROW(map, pp, w, opcode, kind, group)			     SUBROW(kind, GR_##group, A_PP, 0)
+#define L_ROW(map, pp, w, opcode, kind, group, ...)		     SUBROW(kind, GR_##group, A_PP, __VA_ARGS__)
 #define G_ROW(g, n, op, feat, attr, acc, ...)			     ROW(op, feat, NONE, A_PP | (attr), NONE, NONE, acc, __VA_ARGS__)
 static const struct decode_row rows[E_NR] = {{0}, ROWS_EVEX(X_ROW, L_ROW, G_ROW)};
 

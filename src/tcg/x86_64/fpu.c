@@ -93,6 +93,13 @@ void fpu_reset(struct tcg_cpu *c)
 	st_le64(c->fpu + XS_STATE_BV, XS_X87);
 }
 
+u64 fpu_address(struct tcg_cpu *c, const struct x86_insn *insn)
+{
+	u32 seg = insn->mem.seg;
+
+	return interp_offset(c, insn) + (seg == X86_FS || seg == X86_GS ? c->seg[seg].base : 0);
+}
+
 void fpu_load(struct tcg_cpu *c, u64 va, void *buf, u32 n)
 {
 	enum tcg_mmu_mode mode = tcg_data_mode(c);
@@ -218,14 +225,34 @@ static void run_bounced(struct tcg_cpu *c, const struct x86_insn *insn, u64 va)
 		fpu_store(c, va, bounce, size);
 }
 
+/* #MF of an instruction before comes first: FNSTCW and FNSTSW alone do not look for it (SDM 1 §8.6). */
+static void check_pending(struct tcg_cpu *c, const struct x86_insn *insn)
+{
+	bool x87 = insn->op == OP_X87;
+	u16 status;
+
+	if ((x87 && insn->reg == 7 && (insn->opcode == 0xd9 || insn->opcode == 0xdd)) || (!x87 && !uses(insn, OPND_MMX)))
+		return;
+	fpu_restore(c);
+	__asm__ volatile("fnstsw %0" : "=a"(status));
+	if (status & 0x80)
+		fpu_raise(c, X86_MF);
+}
+
 static void run_memory(struct tcg_cpu *c, const struct x86_insn *insn)
 {
 	u32 size = insn->mem.size;
 	bool write = insn->mem.access & OPND_W;
-	u64 va = interp_ea(c, insn, size, write);
+	bool aligned = size >= 16 && insn->op == OP_VEC && must_be_aligned(insn);
 	void *host;
+	u64 va;
 
-	if (size >= 16 && va & (size - 1) && insn->op == OP_VEC && must_be_aligned(insn))
+	check_pending(c, insn);
+	/* In 64-bit code #GP for this comes before #SS for a stack address that is not canonical. */
+	if (aligned && tcg_is_64(c) && fpu_address(c, insn) & (size - 1))
+		tcg_raise_err(c, X86_GP, 0);
+	va = interp_ea(c, insn, size, write);
+	if (aligned && va & (size - 1))
 		tcg_raise_err(c, X86_GP, 0);
 	host = mmu_host(c, va, size, write ? MMU_WRITE : MMU_READ, tcg_data_mode(c));
 	if (host)

@@ -83,6 +83,8 @@ void fpu_xrstor(struct tcg_cpu *c, const struct x86_insn *insn);
 void fpu_masked(struct tcg_cpu *c, const struct x86_insn *insn);
 void fpu_gather(struct tcg_cpu *c, const struct x86_insn *insn);
 
+/* Linear address of the memory operand in 64-bit code, whether canonical or not. */
+u64 fpu_address(struct tcg_cpu *c, const struct x86_insn *insn);
 /* Guest memory <-> buffer; sizes that a register has in one access. */
 void fpu_load(struct tcg_cpu *c, u64 va, void *buf, u32 n);
 void fpu_store(struct tcg_cpu *c, u64 va, const void *buf, u32 n);

@@ -36,11 +36,7 @@ static u64 maskmov_address(struct tcg_cpu *c, const struct x86_insn *insn, u32 s
 /* What the mask leaves out faults at addresses that are not canonical as little as at those that are not mapped. */
 static u64 operand_address(struct tcg_cpu *c, const struct x86_insn *insn, u32 size, bool write)
 {
-	u32 seg = insn->mem.seg;
-
-	if (!tcg_is_64(c))
-		return interp_ea(c, insn, size, write);
-	return interp_offset(c, insn) + (seg == X86_FS || seg == X86_GS ? c->seg[seg].base : 0);
+	return tcg_is_64(c) ? fpu_address(c, insn) : interp_ea(c, insn, size, write);
 }
 
 static bool fill(struct tcg_cpu *c, u64 va, u32 n, bool write)

@@ -205,7 +205,7 @@ void xlate_thunks(struct tcg_code *k, struct emit *e)
 	e32(e, UNIT_NONE);
 	e_store(e, H_RCX, ENV(exit_arg));
 	e_jmp(e, back);
-	k->leave_unit = e_off(e); /* call leave_unit: ecx = reason, T0 = unit */
+	k->leave_unit = e_off(e);		/* call leave_unit: ecx = reason, T0 = unit */
 	e_op_mem(e, 0, 0x8f, 0, ENV(exit_rip)); /* pop [exit_rip] */
 	e_op_mem(e, 0, 0x89, T0, ENV(exit_unit));
 	e_store(e, H_RCX, ENV(exit_arg));

@@ -114,6 +114,32 @@ static bool ends_unit(u32 op)
 	return op == OP_CALL || op == OP_CALL_IND || op == OP_JMP_IND || op == OP_RET || op == OP_JRCXZ || op == OP_LOOP;
 }
 
+/* The instruction at *va ends in the next page. If that page is known, the unit ends with this instruction; if not, it is asked for. */
+static void next_page_insn(struct xlate *x, struct x86_insn *in, u64 *va)
+{
+	struct code_page2 *p = &x->k->page2;
+	u32 at = *va & (MEM_PAGE_SIZE - 1), first = 4096 - at, len;
+	const u8 *page2;
+	u8 bytes[X86_INSN_MAX];
+
+	if (!p->known) {
+		p->wanted = true;
+		return;
+	}
+	page2 = p->gpa == UNIT_NO_PAGE ? NULL : mem_ptr(&x->c->t->vm->mem, p->gpa, MEM_PAGE_SIZE);
+	if (!page2 || p->gpa == (x->gpa & ~(MEM_PAGE_SIZE - 1)))
+		return;
+	for (u32 i = 0; i < X86_INSN_MAX; i++)
+		bytes[i] = i < first ? x->page[at + i] : page2[i - first];
+	len = x86_decode(in, bytes, X86_INSN_MAX, 64, false);
+	if (!can_translate(x, in) || in->op == OP_UD)
+		return;
+	x->cross = true;
+	x->hi = (u16)(at + len);
+	x->insn_va[x->nr++] = *va;
+	*va += len;
+}
+
 /* Collects the unit's instructions: straight on, over conditional jumps, along forward jumps in the page. Sets *next to where it goes on.
  */
 static void collect(struct xlate *x, u64 *next)
@@ -124,7 +150,11 @@ static void collect(struct xlate *x, u64 *next)
 	while (x->nr < UNIT_MAX_INSNS && exits < UNIT_MAX_EXITS && same_page(x, va)) {
 		struct x86_insn *in = &x->insns[x->nr];
 
-		if (!decode_at(x, in, va) || !can_translate(x, in))
+		if (!decode_at(x, in, va)) {
+			next_page_insn(x, in, &va);
+			break;
+		}
+		if (!can_translate(x, in))
 			break;
 		x->insn_va[x->nr++] = va;
 		va += in->len;
@@ -241,6 +271,30 @@ static void mark(struct xlate *x, u64 va, const struct unit *u)
 	m->guest = (u16)(va - x->va);
 }
 
+/* Before an instruction that ends in the second page: is that the page it was translated from? */
+static void emit_cross_guard(struct xlate *x)
+{
+	u64 va2 = x->page_va + MEM_PAGE_SIZE;
+	u32 offset = (u32)(x->insn_va[x->cur] - x->va) & 0xffff, id = x->k->page2.id;
+	s32 slot = (s32)offsetof(struct tcg_cpu, k_epoch);
+	u8 *fail;
+
+	if (x->mode & TCG_MODE_USER)
+		slot = x->itlb +
+		       (s32)((va2 >> MEM_PAGE_SHIFT & (TCG_ITLB_SIZE - 1)) * sizeof(struct tcg_itlb) + offsetof(struct tcg_itlb, id));
+	if (xlate_live(x)) {
+		e_op_mem(&x->e, 0, 0x8b, T2, EENV(slot));
+		e8(&x->e, 0x8d), e8(&x->e, 0x89), e32(&x->e, -id); /* lea ecx, [rcx - id] */
+		e_jrcxz(&x->e, 5);
+		fail = e_jmp(&x->e, NULL);
+	} else {
+		e_op_mem(&x->e, 0, 0x81, 7, EENV(slot));
+		e32(&x->e, id);
+		fail = e_jcc(&x->e, CC_NE, NULL);
+	}
+	xlate_tail(x, TAIL_LEAVE, true, fail, LEAVE_CROSS | offset << 8);
+}
+
 /* The instructions, until one cannot be done after all. */
 static void emit_body(struct xlate *x, u64 next, const struct unit *u)
 {
@@ -252,6 +306,8 @@ static void emit_body(struct xlate *x, u64 next, const struct unit *u)
 		u8 *begin = x->e.p;
 
 		mark(x, x->insn_va[x->cur], u);
+		if (x->cross && x->cur == x->nr - 1)
+			emit_cross_guard(x);
 		if (!emit_insn(x, in)) {
 			x->e.p = begin;
 			x->nr_tails = tails;
@@ -340,6 +396,7 @@ static void begin(struct xlate *x, struct tcg_cpu *c, struct tcg_code *k, u64 va
 	x->mode = mode;
 	x->nr = x->nr_tails = x->nr_exits = x->nr_marks = x->cur = 0;
 	x->lo = 4096;
+	x->cross = false;
 	x->hi = 0;
 	x->e = (struct emit){.start = k->rw, .p = k->rw + ALIGN_UP(k->used, 16), .end = k->rw + k->size, .rx = k->rx};
 	set_mode(x);
@@ -352,13 +409,18 @@ bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u8 mode,
 	u64 next;
 
 	begin(x, c, k, va, mode);
+	x->gpa = gpa;
 	x->page = mem_ptr(&c->t->vm->mem, gpa & ~(MEM_PAGE_SIZE - 1), MEM_PAGE_SIZE);
 	if (!x->page)
 		return false;
 	collect(x, &next);
+	if (k->page2.wanted)
+		return false;
 	*u = (struct unit){
 		.va = va, .gpa = gpa, .mode = mode, .code = e_off(&x->e), .in = UNIT_NONE, .exits = k->nr_exits, .insns = k->nr_insns};
 	u->interp = x->nr == 0;
+	u->gpa2 = x->cross ? k->page2.gpa : UNIT_NO_PAGE;
+	u->id2 = k->page2.id;
 	if (x->nr)
 		find_needs(x, next);
 	else

@@ -44,7 +44,8 @@ void xlate_guard(struct xlate *x, struct tail *stub, u64 target, u32 exit, bool 
 	struct unit_exit *e = &x->k->exits[exit];
 
 	if (x->mode & TCG_MODE_USER)
-		slot = x->itlb + (s32)((target >> MEM_PAGE_SHIFT & (TCG_ITLB_SIZE - 1)) * sizeof(struct tcg_itlb) + offsetof(struct tcg_itlb, id));
+		slot = x->itlb +
+		       (s32)((target >> MEM_PAGE_SHIFT & (TCG_ITLB_SIZE - 1)) * sizeof(struct tcg_itlb) + offsetof(struct tcg_itlb, id));
 	if (live) {
 		e_op_mem(&x->e, 0, 0x8b, T2, EENV(slot));
 		e_align_patch(&x->e, 2);

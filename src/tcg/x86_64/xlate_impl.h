@@ -41,7 +41,8 @@ struct xlate {
 	struct emit e;
 	struct tcg_cpu *c;
 	struct tcg_code *k;
-	u64 va, page_va;
+	u64 va, page_va, gpa;
+	bool cross;	/* the last instruction ends in the next page */
 	const u8 *page; /* bytes of the guest page */
 	u8 mode;
 	u16 lo, hi; /* page offsets of all bytes looked at */

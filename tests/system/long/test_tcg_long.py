@@ -76,7 +76,7 @@ def test_systemd_boots_to_a_login_prompt(local_guest, root, kernel, cpus):
         p.send("root\r")
         p.expect(r"root@husk:\S*# ")
         p.send("systemctl is-system-running --wait; systemctl --failed --no-legend | cat; echo up=$((40 + 2))\r")
-        p.expect(r"(running|degraded|starting)[\s\S]*up=42")
+        p.expect(r"\n(running|degraded|starting)[\s\S]*up=42")
         assert p.match.group(1) == "running", p.match.group(0)
         p.expect(r"root@husk:\S*# ")
         p.send("poweroff\r")

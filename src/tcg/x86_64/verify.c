@@ -1,0 +1,622 @@
+/*
+ * verify.c: see verify.h. Abstract interpretation over the unit's bytes. Values matter in rcx, r10 and r11 only (T2, T0, T1): how an address
+ * becomes one that may be used:
+ *
+ *	T0 = va (ANY)			T1 = its index in a table (INDEX)	neg + T0 (SUM)
+ *	SUM compared with the page's end (OFFSET: `size` bytes of room)		host + OFFSET = CHECKED
+ *
+ * `tag` names the index that neg and host were loaded with: the offset of the instruction that made it. All jumps go forward but those from
+ * the slow path, which bring nothing: one pass is enough.
+ */
+#include "tcg/x86_64/verify.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tcg/x86_64/decode.h"
+#include "tcg/x86_64/emit.h"
+
+#define MAX_CODE 0x10000u
+#define NO_TABLE 0xff
+#define ENV_END	 (TCG_CPU_SIZE + TCG_CTX_SIZE)
+
+enum kind {
+	ANY,
+	CONST,	 /* n */
+	ROT8,	 /* T0 rotated by 8 bits */
+	INDEX,	 /* no bits but those of n */
+	NEG,	 /* of a table, at index tag */
+	HOST,	 /* of a table, at index tag */
+	SUM,	 /* T0 + NEG */
+	ADDEND,	 /* SUM + size - 1 */
+	PAGE,	 /* the bits of ADDEND above a page: zero = `size` bytes are in it */
+	OFFSET,	 /* SUM, in the page with the bytes behind it: size in all */
+	CHECKED, /* host address of size bytes */
+	MATCH,	 /* T0 + NEG of a jump cache: zero = the slot is T0's */
+	HIT,	 /* MATCH that is zero */
+};
+
+struct val {
+	u8 kind, table;
+	bool of_va; /* INDEX, ROT8, NEG...: computed from what T0 holds now */
+	u16 size;
+	u32 tag;
+	u64 n;
+};
+
+enum { T0, T1, T2, NR_T };
+static const u8 host_reg[NR_T] = {H_R10, H_R11, H_RCX};
+
+struct state {
+	bool reached;
+	u32 cmp; /* the flags compare T0 with cmp - 1; 0: they do not */
+	struct val t[NR_T];
+};
+
+struct verify {
+	u8 starts[MAX_CODE]; /* 1: an instruction begins here */
+	struct state in[MAX_CODE];
+	const struct verify_unit *u;
+	struct state s;
+	u32 at; /* of the current instruction */
+	const char *why;
+};
+
+struct table {
+	u32 offset, count;
+	bool write, jump;
+	u8 mode; /* of TCG_MODE_USER | TCG_MODE_AC, whose it is */
+};
+#define CTX(field) (TCG_CTX_OFFSET + offsetof(struct tcg_ctx, field))
+static const struct table tables[] = {
+	{offsetof(struct tcg_cpu, k_r), TCG_TLB_SIZE, false, false, 0},
+	{offsetof(struct tcg_cpu, k_w), TCG_TLB_SIZE, true, false, 0},
+	{CTX(user_r), TCG_TLB_SIZE, false, false, TCG_MODE_USER},
+	{CTX(user_w), TCG_TLB_SIZE, true, false, TCG_MODE_USER},
+	{CTX(ac_r), TCG_AC_SIZE, false, false, TCG_MODE_AC},
+	{CTX(ac_w), TCG_AC_SIZE, true, false, TCG_MODE_AC},
+	{offsetof(struct tcg_cpu, k_jump), TCG_JUMP_SIZE, false, true, 0},
+	{CTX(jump), TCG_JUMP_SIZE, false, true, TCG_MODE_USER},
+};
+
+/* What translated code may store to. */
+#define ENV_FIELD(field) {offsetof(struct tcg_cpu, field), sizeof(((struct tcg_cpu *)0)->field)}
+static const struct {
+	u32 offset, size;
+} writable[] = {
+	ENV_FIELD(gpr), ENV_FIELD(rflags), ENV_FIELD(scratch), ENV_FIELD(kernel_gs_base), ENV_FIELD(seg[X86_GS].base),
+};
+
+static void fail(struct verify *v, const char *why)
+{
+	if (!v->why)
+		v->why = why;
+}
+
+/* ---- values ---- */
+
+static u32 t_of(u32 reg)
+{
+	for (u32 i = 0; i < NR_T; i++) {
+		if (host_reg[i] == reg)
+			return i;
+	}
+	return NR_T;
+}
+
+/* T0 holds something else now: what was computed from the old one says nothing about the new. */
+static void set(struct verify *v, u32 t, struct val val)
+{
+	for (u32 i = 0; t == T0 && i < NR_T; i++) {
+		struct val *o = &v->s.t[i];
+
+		o->of_va = false;
+		if (o->kind == ADDEND || o->kind == PAGE || o->kind == MATCH || o->kind == HIT || o->kind == ROT8)
+			*o = (struct val){0};
+	}
+	v->s.t[t] = val;
+}
+
+static bool same(const struct val *a, const struct val *b)
+{
+	return a->kind == b->kind && a->table == b->table && a->of_va == b->of_va && a->size == b->size && a->tag == b->tag && a->n == b->n;
+}
+
+static void join(struct verify *v, u32 at, const struct state *s)
+{
+	struct state *in = &v->in[at];
+
+	if (!in->reached) {
+		*in = *s;
+		in->reached = true;
+		return;
+	}
+	if (in->cmp != s->cmp)
+		in->cmp = 0;
+	for (u32 i = 0; i < NR_T; i++) {
+		if (!same(&in->t[i], &s->t[i]))
+			in->t[i] = (struct val){0};
+	}
+}
+
+/* ---- memory ---- */
+
+static bool table_fits_mode(const struct verify *v, const struct table *t)
+{
+	u8 mode = v->u->mode & TCG_MODE_USER ? TCG_MODE_USER : v->u->mode & TCG_MODE_AC;
+
+	return t->mode == mode;
+}
+
+/* [rsp + T1 * scale + disp]: what is read of which table. */
+static struct val table_entry(struct verify *v, const struct x86_insn *in)
+{
+	const struct val *index = &v->s.t[T1];
+	u64 mask = index->n * in->mem.scale;
+
+	for (u32 i = 0; i < ARRAY_SIZE(tables); i++) {
+		u32 at = (u32)in->mem.disp - tables[i].offset;
+
+		if (index->kind != INDEX || mask & 15 || mask > (tables[i].count - 1) * 16 || (at != 0 && at != 8))
+			continue;
+		if (!table_fits_mode(v, &tables[i]))
+			fail(v, "a table of another mode");
+		return (struct val){.kind = at ? HOST : NEG, .table = (u8)i, .of_va = index->of_va, .tag = index->tag};
+	}
+	fail(v, "an index that is not known to be inside a table");
+	return (struct val){0};
+}
+
+static void check_env(struct verify *v, const struct x86_insn *in, u32 size)
+{
+	u64 at = (u64)(s64)in->mem.disp;
+	bool ok = !(in->mem.access & OPND_W);
+
+	if (at >= ENV_END || ENV_END - at < size)
+		fail(v, "outside of the vCPU's window");
+	for (u32 i = 0; i < ARRAY_SIZE(writable); i++)
+		ok |= at >= writable[i].offset && at + size <= writable[i].offset + writable[i].size;
+	if (!ok)
+		fail(v, "a store to state that is not the guest's");
+}
+
+static void check_guest(struct verify *v, const struct x86_insn *in, u32 size)
+{
+	const struct val *t0 = &v->s.t[T0];
+
+	if (in->mem.index != X86_NO_REG || in->mem.disp)
+		fail(v, "more than r10 in the address of guest memory");
+	else if (t0->kind != CHECKED)
+		fail(v, "an address that no check has allowed");
+	else if (size > t0->size)
+		fail(v, "more bytes than were checked");
+	else if (in->mem.access & OPND_W && !tables[t0->table].write)
+		fail(v, "a store to what was checked for reading");
+}
+
+/* A bit string reaches as far as its offset says. */
+static bool bit_offset_known(const struct verify *v, const struct x86_insn *in)
+{
+	u32 t = t_of(in->opnd[1].reg);
+
+	if (in->op < OP_BT || in->op > OP_BTC || in->imm_size)
+		return true;
+	return t < NR_T && v->s.t[t].kind == INDEX && v->s.t[t].n < in->opsize * 8u;
+}
+
+static void check_memory(struct verify *v, const struct x86_insn *in)
+{
+	u32 size = in->mem.size ? in->mem.size : in->opsize;
+
+	if (!in->has_modrm || in->mod == 3 || in->op == OP_LEA || in->op == OP_NOP)
+		return;
+	if (in->seg_prefix || in->adsize != 8 || in->mem.moffs)
+		fail(v, "a prefix that changes the address");
+	else if (in->mem.base == H_R10)
+		check_guest(v, in, size);
+	else if (in->mem.base == H_RSP && in->mem.index == X86_NO_REG)
+		check_env(v, in, size);
+	else if (in->mem.base != H_RSP || in->mem.index != H_R11 || in->mem.access & OPND_W)
+		fail(v, "an address that is neither the vCPU's nor checked");
+	if (!bit_offset_known(v, in))
+		fail(v, "a bit offset that is not known to be inside the operand");
+}
+
+/* ---- instructions ---- */
+
+static bool reads_env(const struct x86_insn *in, size_t field)
+{
+	return in->has_modrm && in->mod != 3 && in->mem.base == H_RSP && in->mem.index == X86_NO_REG && (size_t)in->mem.disp == field;
+}
+
+/* PEXT with one of the constant masks: how many bits come out. */
+static u64 pext_bits(const struct x86_insn *in)
+{
+	if (reads_env(in, offsetof(struct tcg_cpu, index_mask)))
+		return TCG_TLB_SIZE - 1;
+	if (reads_env(in, offsetof(struct tcg_cpu, index_mask_ac)))
+		return TCG_AC_SIZE - 1;
+	if (reads_env(in, offsetof(struct tcg_cpu, jump_mask)))
+		return TCG_JUMP_SIZE - 1;
+	if (reads_env(in, offsetof(struct tcg_cpu, bits31)))
+		return 31;
+	return reads_env(in, offsetof(struct tcg_cpu, bits63)) ? 63 : 0;
+}
+
+static struct val pext(struct verify *v, const struct x86_insn *in)
+{
+	const struct val *src = &v->s.t[T2];
+	u64 bits = pext_bits(in);
+
+	if (bits)
+		return (struct val){.kind = INDEX, .n = bits, .tag = v->at, .of_va = in->opnd[1].reg == H_R10};
+	if (reads_env(in, offsetof(struct tcg_cpu, page_mask)) && in->opnd[1].reg == H_RCX && src->kind == ADDEND)
+		return (struct val){.kind = PAGE, .size = src->size};
+	return (struct val){0};
+}
+
+/* T0 + T2, T0 + T1: neg or host on top. */
+static struct val plus(const struct val *t0, const struct val *b)
+{
+	if (b->kind == NEG && b->of_va && !tables[b->table].jump)
+		return (struct val){.kind = SUM, .table = b->table, .tag = b->tag};
+	if (b->kind == HOST && t0->kind == OFFSET && t0->table == b->table && t0->tag == b->tag)
+		return (struct val){.kind = CHECKED, .table = t0->table, .size = t0->size};
+	return (struct val){0};
+}
+
+/* rsp as base register is the vCPU: its address must not get out. */
+static struct val lea(struct verify *v, const struct x86_insn *in)
+{
+	u32 base = t_of(in->mem.base), index = t_of(in->mem.index), to = t_of(in->opnd[0].reg);
+	const struct val *t = v->s.t;
+
+	if (in->mem.base == H_RSP)
+		fail(v, "the vCPU's address in a register");
+	if (in->opsize != 8 || in->adsize != 8 || in->mem.scale != 1)
+		return (struct val){0};
+	if (base == T1 && index == T1 && !in->mem.disp && t[T1].kind == INDEX)
+		return (struct val){.kind = INDEX, .n = t[T1].n * 2, .tag = v->at, .of_va = t[T1].of_va};
+	if (to == T0 && base == T0 && index < NR_T && !in->mem.disp)
+		return plus(&t[T0], &t[index]);
+	if (to == T2 && base == T2 && index == T0 && !in->mem.disp && t[T2].kind == NEG && tables[t[T2].table].jump && t[T2].of_va)
+		return (struct val){.kind = MATCH, .table = t[T2].table, .tag = t[T2].tag};
+	if (to == T2 && base == T0 && index == NR_T && in->mem.disp >= 0 && in->mem.disp < 64 && t[T0].kind == SUM)
+		return (struct val){.kind = ADDEND, .size = (u16)(in->mem.disp + 1)};
+	return (struct val){0};
+}
+
+static bool from_table(const struct x86_insn *in)
+{
+	return in->has_modrm && in->mod != 3 && in->mem.base == H_RSP && in->mem.index != X86_NO_REG;
+}
+
+/* The value that an instruction leaves in the scratch register that is its destination. */
+static struct val result(struct verify *v, const struct x86_insn *in, u32 to)
+{
+	const struct val *t = v->s.t;
+	struct val entry = from_table(in) ? table_entry(v, in) : (struct val){0};
+
+	switch (in->op) {
+	case OP_LEA:
+		return lea(v, in);
+	case OP_PEXT:
+		return pext(v, in);
+	case OP_RORX:
+		if (to == T1 && in->opnd[1].kind == OPND_GPR && in->opnd[1].reg == H_R10 && in->opsize == 8 && in->imm == 8)
+			return (struct val){.kind = ROT8};
+		break;
+	case OP_AND:
+		if (to == T1 && in->mod == 3 && in->imm_size && in->imm >= 0 && in->opsize >= 4)
+			return (struct val){.kind = INDEX, .n = (u64)in->imm, .tag = v->at, .of_va = t[T1].kind == ROT8};
+		break;
+	case OP_MOV:
+		if (from_table(in) && in->opsize == 8)
+			return entry;
+		if (in->opnd[1].kind == OPND_IMM && in->opsize >= 4)
+			return (struct val){.kind = CONST, .n = in->opsize == 4 ? (u32)in->imm : (u64)in->imm};
+		break;
+	case OP_ADD:
+		if (to == T0 && from_table(in) && in->opsize == 8)
+			return plus(&t[T0], &entry);
+		break;
+	default:
+		break;
+	}
+	return (struct val){0};
+}
+
+/* Unprivileged, and no effect but on registers, memory operand and arithmetic flags; what the translator makes besides is named. */
+static bool may_appear(const struct x86_insn *in)
+{
+	switch (in->op) {
+	case OP_JMP:
+	case OP_JMP_IND:
+	case OP_JCC:
+	case OP_JRCXZ:
+	case OP_CALL:
+	case OP_PAUSE:
+	case OP_LFENCE:
+	case OP_SFENCE:
+	case OP_MFENCE:
+	case OP_RDTSC:
+	case OP_SAHF:
+	case OP_LAHF:
+	case OP_LEA:
+	case OP_NOP:
+		return true;
+	case OP_VEC:
+	case OP_X87:
+	case OP_EMMS:
+		return in->generic;
+	default:
+		return in->op >= OP_ADD && in->op <= OP_CRC32 && in->generic;
+	}
+}
+
+static void plain(struct verify *v, const struct x86_insn *in)
+{
+	const struct x86_opnd *dst = &in->opnd[0];
+	struct val val = {0};
+	u32 to = dst->kind == OPND_GPR && dst->access & OPND_W ? t_of(dst->reg) : NR_T;
+
+	if (in->gpr_write & BIT(H_RSP))
+		fail(v, "rsp is written");
+	if ((in->flags_write | in->flags_read) & X86_FLAG_DF)
+		fail(v, "the direction flag");
+	check_memory(v, in);
+	val = result(v, in, to);
+	v->s.cmp = 0;
+	if (in->op == OP_CMP && in->opsize == 8 && in->mod == 3 && dst->kind == OPND_GPR && dst->reg == H_R10 && in->imm_size && in->imm >= 0 &&
+	    in->imm < 4096)
+		v->s.cmp = (u32)in->imm + 1;
+	for (u32 i = NR_T; i-- > 0;) {
+		if (in->gpr_write & BIT(host_reg[i]))
+			set(v, i, i == to ? val : (struct val){0});
+	}
+}
+
+/* ---- control flow ---- */
+
+static void jump_to(struct verify *v, const struct x86_insn *in, const struct state *s)
+{
+	s64 to = (s64)v->at + in->len + in->imm;
+	struct state nothing = {0};
+
+	if (in->op == OP_JMP && to + v->u->at == v->u->code->leave_lookup)
+		return;
+	if (to < 0 || to >= (s64)v->u->len || !v->starts[to])
+		fail(v, "a jump to where no instruction begins");
+	else if (to > (s64)v->at)
+		join(v, (u32)to, s);
+	else if (v->in[to].reached && memcmp(v->in[to].t, nothing.t, sizeof(nothing.t)) != 0)
+		fail(v, "a jump back into a check");
+}
+
+/* JRCXZ and what rcx being zero means. */
+static void jump_zero(struct verify *v, const struct x86_insn *in)
+{
+	struct state s = v->s;
+
+	if (s.t[T2].kind == PAGE && s.t[T0].kind == SUM) {
+		s.t[T0].kind = OFFSET;
+		s.t[T0].size = s.t[T2].size;
+	}
+	if (s.t[T2].kind == MATCH)
+		s.t[T2].kind = HIT;
+	jump_to(v, in, &s);
+}
+
+static void jump_if(struct verify *v, const struct x86_insn *in)
+{
+	struct val *t0 = &v->s.t[T0];
+
+	jump_to(v, in, &v->s);
+	if (in->cc == CC_A && v->s.cmp && t0->kind == SUM) {
+		t0->kind = OFFSET;
+		t0->size = (u16)(4096 - (v->s.cmp - 1));
+	}
+}
+
+static void jump_through_cache(struct verify *v, const struct x86_insn *in)
+{
+	struct val e;
+
+	if (!from_table(in)) {
+		fail(v, "an indirect jump to anywhere");
+		return;
+	}
+	check_memory(v, in);
+	e = table_entry(v, in);
+	if (e.kind != HOST || !tables[e.table].jump || v->s.t[T2].kind != HIT || v->s.t[T2].table != e.table || v->s.t[T2].tag != e.tag)
+		fail(v, "a jump through a slot that is not known to match");
+}
+
+/* The thunk reads the table at the index that the check left in T1. */
+static void check_slow(struct verify *v, bool live)
+{
+	const struct val *t = v->s.t;
+	u64 scale = live ? 8 : 1, desc = t[T2].n;
+
+	if (t[T2].kind != CONST || t[T0].kind != SUM || t[T1].kind != INDEX || t[T1].tag != t[T0].tag ||
+	    (t[T1].n * scale & 15) || t[T1].n * scale > (tables[t[T0].table].count - 1) * 16)
+		fail(v, "the slow path without a failed check");
+	else if (!(desc & 0x7f) || (desc & 0x7f) > 64 || desc & 0xff00 || (bool)(desc & 0x80) != tables[t[T0].table].write)
+		fail(v, "the slow path for another kind of access");
+}
+
+static void check_leave(struct verify *v)
+{
+	const struct val *t2 = &v->s.t[T2];
+	u64 reason = t2->n & 0xff;
+
+	if (t2->kind != CONST || (reason != LEAVE_EXIT && reason != LEAVE_INTERP && reason != LEAVE_POLL))
+		fail(v, "leaves for no known reason");
+	else if (reason == LEAVE_EXIT && (t2->n >> 8) - v->u->exits >= v->u->nr_exits)
+		fail(v, "leaves through another unit's exit");
+}
+
+/* False: it does not return. */
+static bool call(struct verify *v, const struct x86_insn *in)
+{
+	const struct tcg_code *k = v->u->code;
+	s64 to = (s64)v->u->at + v->at + in->len + in->imm;
+	struct val *t = v->s.t;
+
+	if (to == k->leave) {
+		check_leave(v);
+		return false;
+	}
+	if (to == k->slow_dead || to == k->slow_live)
+		check_slow(v, to == k->slow_live);
+	else if (to != k->callout)
+		fail(v, "a call of something unknown");
+	else if (t[T0].kind != CONST || t[T2].kind != CONST || t[T2].n - 1 >= X86_INSN_MAX)
+		fail(v, "a call of the interpreter without an instruction");
+	v->s = (struct state){.reached = true};
+	return true;
+}
+
+/* True: goes on behind it. */
+static bool transfer(struct verify *v, const struct x86_insn *in)
+{
+	switch (in->op) {
+	case OP_JMP:
+		jump_to(v, in, &v->s);
+		return false;
+	case OP_JCC:
+		jump_if(v, in);
+		return true;
+	case OP_JRCXZ:
+		jump_zero(v, in);
+		if (in->adsize != 8)
+			fail(v, "jecxz");
+		return true;
+	case OP_CALL:
+		return call(v, in);
+	default:
+		jump_through_cache(v, in);
+		return false;
+	}
+}
+
+/* ---- the passes ---- */
+
+/* pushf; pop r11: the only use of the host's stack, one instruction for the verifier. */
+static const u8 pushf_pop[] = {0x9c, 0x41, 0x5b};
+
+static u32 decode(const struct verify *v, u32 at, struct x86_insn *in)
+{
+	const u8 *p = v->u->bytes + at;
+	u32 left = v->u->len - at;
+
+	if (left >= sizeof(pushf_pop) && memcmp(p, pushf_pop, sizeof(pushf_pop)) == 0) {
+		in->op = OP_PUSHF;
+		return sizeof(pushf_pop);
+	}
+	return x86_decode(in, p, MIN(left, X86_INSN_MAX), 64, false);
+}
+
+static void find_starts(struct verify *v)
+{
+	struct x86_insn in;
+	u32 len;
+
+	for (v->at = 0; v->at < v->u->len; v->at += len) {
+		len = decode(v, v->at, &in);
+		if (!len || len > v->u->len - v->at || in.op == OP_UD) {
+			fail(v, "no instruction");
+			return;
+		}
+		v->starts[v->at] = 1;
+		v->in[v->at].reached = false;
+	}
+}
+
+/* True: goes on behind it. */
+static bool step(struct verify *v, const struct x86_insn *in)
+{
+	if (in->op == OP_PUSHF && v->u->bytes[v->at] == pushf_pop[0]) {
+		set(v, T1, (struct val){0});
+		v->s.cmp = 0;
+		return true;
+	}
+	if (!may_appear(in)) {
+		fail(v, "an instruction that translated code must not have");
+		return true;
+	}
+	if (in->op >= OP_CALL && in->op <= OP_SYSEXIT)
+		return transfer(v, in);
+	plain(v, in);
+	return true;
+}
+
+static void follow(struct verify *v)
+{
+	static const struct state nothing = {.reached = true};
+	struct x86_insn in;
+	bool open = false;
+	u32 len;
+
+	for (v->at = 0; v->at < v->u->len && !v->why; v->at += len) {
+		len = decode(v, v->at, &in);
+		if (v->at == 0 || v->at == v->u->body || (!open && !v->in[v->at].reached))
+			join(v, v->at, &nothing);
+		if (open)
+			join(v, v->at, &v->s);
+		v->s = v->in[v->at];
+		open = step(v, &in);
+		if (v->why)
+			return;
+	}
+	if (open)
+		fail(v, "the end is open");
+}
+
+const char *verify_unit(struct verify *v, const struct verify_unit *u, u32 *where)
+{
+	v->u = u;
+	v->why = NULL;
+	if (u->len > MAX_CODE) {
+		*where = 0;
+		return "too long";
+	}
+	memset(v->starts, 0, u->len);
+	find_starts(v);
+	if (!v->why)
+		follow(v);
+	*where = v->at;
+	return v->why;
+}
+
+struct verify *verify_new(void)
+{
+	return xzalloc(sizeof(struct verify));
+}
+
+void verify_free(struct verify *v)
+{
+	free(v);
+}
+
+int verify_mappings(const struct tcg_code *k, struct err *e)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	u64 rw = (u64)(uintptr_t)k->rw, rx = (u64)(uintptr_t)k->rx;
+	unsigned long long from, to;
+	char line[512], prot[5];
+	int ret = 0;
+
+	if (!f)
+		return err_errno(e, "cannot read /proc/self/maps");
+	while (ret == 0 && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%llx-%llx %4s", &from, &to, prot) != 3)
+			continue;
+		if ((from < rw + k->size && to > rw && prot[2] == 'x') || (from < rx + k->size && to > rx && prot[1] == 'w'))
+			ret = err_set(e, -EPERM, "translated code is mapped writable and executable: %.40s", line);
+	}
+	fclose(f);
+	return ret;
+}
