@@ -5,9 +5,12 @@
 #include <unistd.h>
 
 #include "tcg/unit.h"
+#include "tcg/x86_64/xlate.h"
 
 /* What an average unit needs, by counts on a boot of Debian's kernel: 400 bytes of code, 2.5 exits, 9 instructions. */
 #define BYTES_PER_UNIT 400u
+/* Per cent of the size asked for that holds code; the rest is for the arrays. */
+#define CODE_SHARE 60
 
 static void *map_anon(size_t size)
 {
@@ -47,15 +50,16 @@ static int map_tables(struct tcg_code *k, struct err *e)
 {
 	int ret = 0;
 
-	k->max_units = (u32)(k->size / BYTES_PER_UNIT);
+	k->max_units = k->chunk_size / BYTES_PER_UNIT;
 	k->max_exits = k->max_units * 3;
 	k->max_insns = k->max_units * 12;
-	k->units = map_checked(k->max_units * sizeof(*k->units), &ret);
-	k->exits = map_checked(k->max_exits * sizeof(*k->exits), &ret);
-	k->insns = map_checked(k->max_insns * sizeof(*k->insns), &ret);
+	k->max_relocs = k->max_units * 12;
+	k->units = map_checked(CODE_CHUNKS * k->max_units * sizeof(*k->units), &ret);
+	k->exits = map_checked(CODE_CHUNKS * k->max_exits * sizeof(*k->exits), &ret);
+	k->insns = map_checked(CODE_CHUNKS * k->max_insns * sizeof(*k->insns), &ret);
+	k->relocs = map_checked(CODE_CHUNKS * k->max_relocs * sizeof(*k->relocs), &ret);
 	k->hash = map_checked(sizeof(u32) << UNIT_HASH_BITS, &ret);
-	k->ids = map_checked(0x10000 * sizeof(*k->ids), &ret);
-	k->id_hash = map_checked(0x10000 * sizeof(*k->id_hash), &ret);
+	k->ids = map_checked(UNIT_ID_CACHE * sizeof(*k->ids), &ret);
 	k->code_map = map_checked((k->nr_pages + 64) / 8 + 8, &ret);
 	k->write_map = map_checked((k->nr_pages + 64) / 8 + 8, &ret);
 	k->pages = map_checked((k->nr_pages + 1) * sizeof(*k->pages), &ret);
@@ -69,7 +73,8 @@ int code_new(struct tcg_vm *t, u64 size, struct err *e)
 
 	t->code = k;
 	k->t = t;
-	k->size = size;
+	k->size = ALIGN_DOWN(size * CODE_SHARE / 100, CODE_CHUNKS * MEM_PAGE_SIZE);
+	k->chunk_size = (u32)(k->size / CODE_CHUNKS);
 	k->nr_pages = t->vm->mem.size >> MEM_PAGE_SHIFT;
 	ret = map_code(k, e);
 	if (!ret)
@@ -80,8 +85,9 @@ int code_new(struct tcg_vm *t, u64 size, struct err *e)
 		code_free(t);
 		return ret;
 	}
-	k->used = k->thunks_end;
-	code_flush(k);
+	for (u32 i = 0; i < 1u << UNIT_HASH_BITS; i++)
+		k->hash[i] = UNIT_NONE;
+	cache_reset(k);
 	return 0;
 }
 
@@ -102,12 +108,12 @@ void code_free(struct tcg_vm *t)
 	unmap(k->pages, (k->nr_pages + 1) * sizeof(*k->pages));
 	unmap(k->write_map, (k->nr_pages + 64) / 8 + 8);
 	unmap(k->code_map, (k->nr_pages + 64) / 8 + 8);
-	unmap(k->id_hash, 0x10000 * sizeof(*k->id_hash));
-	unmap(k->ids, 0x10000 * sizeof(*k->ids));
+	unmap(k->ids, UNIT_ID_CACHE * sizeof(*k->ids));
 	unmap(k->hash, sizeof(u32) << UNIT_HASH_BITS);
-	unmap(k->insns, k->max_insns * sizeof(*k->insns));
-	unmap(k->exits, k->max_exits * sizeof(*k->exits));
-	unmap(k->units, k->max_units * sizeof(*k->units));
+	unmap(k->relocs, CODE_CHUNKS * k->max_relocs * sizeof(*k->relocs));
+	unmap(k->insns, CODE_CHUNKS * k->max_insns * sizeof(*k->insns));
+	unmap(k->exits, CODE_CHUNKS * k->max_exits * sizeof(*k->exits));
+	unmap(k->units, CODE_CHUNKS * k->max_units * sizeof(*k->units));
 	unmap(k->rx, k->size);
 	unmap(k->rw, k->size);
 	if (k->fd > 0)

@@ -44,7 +44,7 @@ static void wipe_jumps(struct tcg_jump *j, u32 n)
 		wipe_jump(j, &j[i]);
 }
 
-static void forget_jumps(struct tcg_cpu *c)
+void exec_forget_jumps(struct tcg_cpu *c)
 {
 	wipe_jumps(c->k_jump, TCG_JUMP_SIZE);
 	wipe_jumps(c->ac_jump, ARRAY_SIZE(c->ac_jump));
@@ -75,7 +75,7 @@ void tcg_mode_update(struct tcg_cpu *c)
 		mode |= TCG_MODE_NM;
 	/* Jump caches know rip alone; units of the other kind are in them. */
 	if ((mode ^ c->mode) & TCG_MODE_NM)
-		forget_jumps(c);
+		exec_forget_jumps(c);
 	c->mode = mode;
 }
 

@@ -198,6 +198,7 @@ struct tcg_cpu {
 enum tcg_counter {
 	TCG_C_INTERP,	/* instructions interpreted */
 	TCG_C_UNITS,	/* units translated */
+	TCG_C_COPIES,     /* units made by copying one for another address */
 	TCG_C_INSNS,	/* guest instructions translated */
 	TCG_C_TRANS_NS, /* spent translating */
 	TCG_C_FILLS,	/* TLB misses that were filled */

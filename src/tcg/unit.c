@@ -2,6 +2,7 @@
 #include "tcg/unit.h"
 
 #include "tcg/mmu.h"
+#include "tcg/x86_64/xlate.h"
 
 /* ---- lock: short sections, mostly one vCPU at a time; spins, then lets others run ---- */
 
@@ -100,82 +101,99 @@ u32 unit_page_id(struct tcg_vm *t, u64 va, u64 gpa)
 {
 	struct tcg_code *k = t->code;
 	u64 key = ((va >> MEM_PAGE_SHIFT) ^ (gpa >> MEM_PAGE_SHIFT) * 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
-	u32 at = (u32)(key >> 48), id;
+	struct page_id *slot;
+	u32 id;
 
 	if (!k)
 		return 1;
+	slot = &k->ids[key >> 48 & (UNIT_ID_CACHE - 1)];
 	va &= ~(MEM_PAGE_SIZE - 1);
 	gpa &= ~(MEM_PAGE_SIZE - 1);
 	code_lock(k);
-	for (;; at = (at + 1) & 0xffff) {
-		id = k->id_hash[at];
-		if (!id || (k->ids[id].va == va && k->ids[id].gpa == gpa))
-			break;
+	if (!slot->id || slot->va != va || slot->gpa != gpa) {
+		/* 2^32 pages later a number comes again: whoever still holds the old one has not run since. Never 0 or ~0. */
+		if (++k->last_id >= UINT32_MAX)
+			k->last_id = 1;
+		*slot = (struct page_id){va, gpa, k->last_id};
 	}
-	if (!id && k->nr_ids < 0xc000) {
-		id = ++k->nr_ids;
-		k->ids[id] = (struct page_id){va, gpa};
-		k->id_hash[at] = id;
-	} else if (!id) {
-		id = ++k->lost_ids | 0x80000000u; /* of no use for guards, until the next flush */
-	}
+	id = slot->id;
 	code_unlock(k);
 	return id;
 }
 
 /* ---- finding ---- */
 
-static u32 hash_of(u64 va, u64 gpa, u8 mode)
+static u32 hash_of(u64 gpa, u8 mode)
 {
-	u64 h = (va ^ gpa << 21 ^ (u64)mode << 57) * 0x9e3779b97f4a7c15ull;
+	u64 h = (gpa ^ (u64)mode << 57) * 0x9e3779b97f4a7c15ull;
 
 	return (u32)(h >> (64 - UNIT_HASH_BITS));
 }
 
-static u32 find(const struct tcg_code *k, u64 va, u64 gpa, u8 mode)
-{
-	u32 u = k->hash[hash_of(va, gpa, mode)];
+/* What find has met of units for the same code at other addresses. */
+struct others {
+	u32 newest, oldest, nr; /* UNIT_NONE: no such unit */
+};
 
-	while (u != UNIT_NONE && (k->units[u].va != va || k->units[u].gpa != gpa || k->units[u].mode != mode))
-		u = k->units[u].hash_next;
+static u32 find(const struct tcg_code *k, u64 va, u64 gpa, u8 mode, struct others *o)
+{
+	u32 u = k->hash[hash_of(gpa, mode)];
+
+	*o = (struct others){UNIT_NONE, UNIT_NONE, 0};
+	for (; u != UNIT_NONE; u = k->units[u].hash_next) {
+		const struct unit *n = &k->units[u];
+
+		if (n->gpa != gpa || n->mode != mode)
+			continue;
+		if (n->va == va)
+			break;
+		if (!o->nr++)
+			o->newest = u;
+		o->oldest = u;
+	}
 	return u;
+}
+
+/* The link of unit u in the list of page n: it may be its first or its second page. */
+static struct unit_link *page_link(struct tcg_code *k, u32 u, u64 n)
+{
+	return page_number(k->t, k->units[u].gpa) == n ? &k->units[u].page : &k->units[u].page2;
+}
+
+static void page_add(struct tcg_code *k, u32 u, u64 gpa)
+{
+	u64 n = page_number(k->t, gpa);
+	u32 *first = &k->pages[n].first;
+
+	*page_link(k, u, n) = (struct unit_link){0, *first};
+	if (*first)
+		page_link(k, *first - 1, n)->prev = u + 1;
+	*first = u + 1;
+}
+
+static void page_remove(struct tcg_code *k, u32 u, u64 gpa)
+{
+	u64 n = page_number(k->t, gpa);
+	const struct unit_link *link = page_link(k, u, n);
+
+	if (link->prev)
+		page_link(k, link->prev - 1, n)->next = link->next;
+	else
+		k->pages[n].first = link->next;
+	if (link->next)
+		page_link(k, link->next - 1, n)->prev = link->prev;
 }
 
 static void insert(struct tcg_code *k, u32 u)
 {
 	struct unit *n = &k->units[u];
-	u32 *slot = &k->hash[hash_of(n->va, n->gpa, n->mode)];
-	struct unit_page *page = &k->pages[page_number(k->t, n->gpa)];
+	u32 *slot = &k->hash[hash_of(n->gpa, n->mode)];
 
 	n->hash_next = *slot;
 	*slot = u;
-	n->page_next = page->first;
-	page->first = u + 1;
-	if (n->gpa2 == UNIT_NO_PAGE)
-		return;
-	page = &k->pages[page_number(k->t, n->gpa2)];
-	n->page2_next = page->first;
-	page->first = u + 1;
-}
-
-static bool has_room(const struct tcg_code *k)
-{
-	return k->size - k->used > 64 * KIB && k->nr_units < k->max_units && k->nr_exits + UNIT_MAX_EXITS < k->max_exits &&
-	       k->nr_insns + UNIT_MAX_INSNS < k->max_insns && k->nr_ids < 0xc000 && !k->lost_ids;
-}
-
-static void flush_all(struct tcg_cpu *c)
-{
-	struct tcg_vm *t = c->t;
-
-	tcg_exclusive_begin(t, c);
-	if (!has_room(t->code)) {
-		code_flush(t->code);
-		for (u32 i = 0; i < t->nr_cpus; i++)
-			mmu_reset(t->cpus[i]);
-		c->counters[TCG_C_EVICTED]++;
-	}
-	tcg_exclusive_end(t, c);
+	page_add(k, u, n->gpa);
+	if (n->gpa2 != UNIT_NO_PAGE)
+		page_add(k, u, n->gpa2);
 }
 
 static u64 now_ns(void)
@@ -183,17 +201,32 @@ static u64 now_ns(void)
 	return __builtin_ia32_rdtsc(); /* counted in ticks; tcg.c scales it for the metrics */
 }
 
-static u32 translate(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode)
+/* Whether unit `other` may be copied: same code, and the same second page if it has one. */
+static bool can_copy(struct tcg_code *k, u32 other)
+{
+	const struct unit *n;
+
+	if (other == UNIT_NONE)
+		return false;
+	n = &k->units[other];
+	if (n->gpa2 != UNIT_NO_PAGE && !k->page2.known)
+		k->page2.wanted = true;
+	return !n->fixed && (n->gpa2 == UNIT_NO_PAGE || n->gpa2 == k->page2.gpa);
+}
+
+static u32 translate(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode, u32 other)
 {
 	struct tcg_code *k = c->t->code;
 	u64 begin = now_ns();
+	bool copied = can_copy(k, other);
 	u32 u = UNIT_NONE;
 
-	if (!xlate_unit(c, k, va, gpa, mode, &u))
+	if (k->page2.wanted || !(copied ? cache_copy_unit(k, other, va, &u) : xlate_unit(c, k, va, gpa, mode, &u)))
 		return UNIT_NONE;
 	insert(k, u);
-	c->counters[TCG_C_UNITS]++;
-	c->counters[TCG_C_INSNS] += k->units[u].nr_insns;
+	c->counters[copied ? TCG_C_COPIES : TCG_C_UNITS]++;
+	if (!copied)
+		c->counters[TCG_C_INSNS] += k->units[u].nr_insns;
 	c->counters[TCG_C_TRANS_NS] += now_ns() - begin;
 	return u;
 }
@@ -222,17 +255,20 @@ static u32 make(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode, struct code_page2 *
 {
 	struct tcg_code *k = c->t->code;
 	u64 page = page_number(c->t, gpa);
+	struct others others;
 	u32 u;
 
 	claim_page(c, page);
 	code_lock(k);
-	u = find(k, va, gpa, mode);
+	u = find(k, va, gpa, mode, &others);
+	if (u == UNIT_NONE && others.nr >= UNIT_MAX_COPIES)
+		unit_kill(k, others.oldest); /* of a process that is no more, most likely */
 	k->page2 = *page2;
 	if (page2->known && page2->gpa != UNIT_NO_PAGE && !is_claimed(k, page_number(c->t, page2->gpa)))
 		k->page2.gpa = UNIT_NO_PAGE;
 	/* The page may have been given up again meanwhile: then the interpreter runs this once. */
-	if (u == UNIT_NONE && has_room(k) && is_claimed(k, page))
-		u = translate(c, va, gpa, mode);
+	if (u == UNIT_NONE && cache_has_room(k) && is_claimed(k, page))
+		u = translate(c, va, gpa, mode, others.newest);
 	page2->wanted = k->page2.wanted;
 	code_unlock(k);
 	return u;
@@ -242,19 +278,18 @@ u32 unit_get(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode)
 {
 	struct tcg_code *k = c->t->code;
 	struct code_page2 page2 = {0};
+	struct others others;
 	u32 u;
 
 	if (page_number(c->t, gpa) == k->nr_pages)
 		return UNIT_NONE;
 	code_lock(k);
-	u = find(k, va, gpa, mode);
+	u = find(k, va, gpa, mode, &others);
 	code_unlock(k);
 	if (u != UNIT_NONE)
 		return u;
-	if (!has_room(k)) {
-		flush_all(c);
-		return UNIT_NONE; /* the caller's page entries are gone: once by the interpreter */
-	}
+	if (!cache_has_room(k))
+		cache_make_room(c);
 	u = make(c, va, gpa, mode, &page2);
 	if (u != UNIT_NONE || !page2.wanted)
 		return u;
@@ -265,7 +300,8 @@ u32 unit_get(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode)
 u32 unit_by_host(const struct tcg_code *k, u64 host)
 {
 	u64 at = host - (u64)k->rx;
-	u32 lo = 0, hi = k->nr_units;
+	const struct code_chunk *ch = &k->chunks[at < k->size ? at / k->chunk_size : 0];
+	u32 lo = ch->first_unit, hi = ch->nr_units;
 
 	while (lo < hi) { /* units lie in the order of their numbers */
 		u32 mid = lo + (hi - lo) / 2;
@@ -275,7 +311,7 @@ u32 unit_by_host(const struct tcg_code *k, u64 host)
 		else
 			hi = mid;
 	}
-	if (!lo || at - k->units[lo - 1].code >= k->units[lo - 1].code_len)
+	if (lo == ch->first_unit || at - k->units[lo - 1].code >= k->units[lo - 1].code_len)
 		return UNIT_NONE;
 	return lo - 1;
 }
@@ -325,7 +361,7 @@ void unit_link(struct tcg_code *k, u32 x, u32 u, u32 id)
 	struct unit *to = &k->units[u];
 
 	code_lock(k);
-	if (!to->dead && !k->units[e->unit].dead && !(id & 0x80000000u)) {
+	if (!to->dead && !k->units[e->unit].dead) {
 		if (e->linked != UNIT_NONE) { /* the guard has failed: another page is there now */
 			forget_in(k, x);
 			unlink_exit(k, x);
@@ -344,7 +380,7 @@ void unit_link(struct tcg_code *k, u32 x, u32 u, u32 id)
 
 static void hash_remove(struct tcg_code *k, u32 u)
 {
-	u32 *at = &k->hash[hash_of(k->units[u].va, k->units[u].gpa, k->units[u].mode)];
+	u32 *at = &k->hash[hash_of(k->units[u].gpa, k->units[u].mode)];
 
 	while (*at != u) {
 		ASSERT(*at != UNIT_NONE);
@@ -353,26 +389,8 @@ static void hash_remove(struct tcg_code *k, u32 u)
 	*at = k->units[u].hash_next;
 }
 
-/* The link of unit u in the list of page n: it may be its first or its second page. */
-static u32 *page_link(struct tcg_code *k, u32 u, u64 n)
-{
-	return page_number(k->t, k->units[u].gpa) == n ? &k->units[u].page_next : &k->units[u].page2_next;
-}
-
-static void page_remove(struct tcg_code *k, u32 u, u64 gpa)
-{
-	u64 n = page_number(k->t, gpa);
-	u32 *at = &k->pages[n].first;
-
-	while (*at != u + 1) {
-		ASSERT(*at);
-		at = page_link(k, *at - 1, n);
-	}
-	*at = *page_link(k, u, n);
-}
-
-/* With the lock. A vCPU that is in it may run to its next exit. */
-static void kill(struct tcg_code *k, u32 u)
+/* A vCPU that is in the unit may run to its next exit. */
+void unit_kill(struct tcg_code *k, u32 u)
 {
 	struct unit *n = &k->units[u];
 	u64 jump;
@@ -403,11 +421,12 @@ static u32 kill_range(struct tcg_code *k, u64 n, u32 lo, u32 hi, bool all)
 	u32 at = k->pages[n].first, killed = 0;
 
 	while (at) {
-		u32 u = at - 1, *link = page_link(k, u, n), shift = link == &k->units[u].page_next ? 0 : (u32)MEM_PAGE_SIZE;
+		const struct unit_link *link = page_link(k, at - 1, n);
+		u32 u = at - 1, shift = link == &k->units[u].page ? 0 : (u32)MEM_PAGE_SIZE;
 
-		at = *link;
+		at = link->next;
 		if (all || (k->units[u].lo < hi + shift && k->units[u].hi > lo + shift)) {
-			kill(k, u);
+			unit_kill(k, u);
 			killed++;
 		}
 	}
@@ -457,35 +476,10 @@ void unit_host_write(struct tcg_vm *t, u64 gpa, u64 len)
 	}
 }
 
-static void forget_page(struct tcg_code *k, u64 gpa)
-{
-	u64 n = page_number(k->t, gpa);
-
-	k->pages[n] = (struct unit_page){0};
-	map_clear(k->code_map, n);
-}
-
 void unit_recheck_cross(struct tcg_code *k, u32 u, u64 gpa2, u32 id)
 {
 	code_lock(k);
 	if (!k->units[u].dead && (k->units[u].gpa2 != gpa2 || k->units[u].id2 != id))
-		kill(k, u);
+		unit_kill(k, u);
 	code_unlock(k);
-}
-
-void code_flush(struct tcg_code *k)
-{
-	for (u32 i = 0; i < 1u << UNIT_HASH_BITS; i++)
-		k->hash[i] = UNIT_NONE;
-	for (u32 u = 0; u < k->nr_units; u++) {
-		forget_page(k, k->units[u].gpa);
-		if (k->units[u].gpa2 != UNIT_NO_PAGE)
-			forget_page(k, k->units[u].gpa2);
-	}
-	for (u32 i = 0; i < 0x10000; i++)
-		k->id_hash[i] = 0;
-	k->nr_ids = k->lost_ids = 0;
-	k->nr_units = k->nr_exits = k->nr_insns = 0;
-	k->used = k->thunks_end;
-	__atomic_store_n(&k->generation, k->generation + 1, __ATOMIC_RELAXED);
 }

@@ -5,7 +5,7 @@
  * Its code has two entries: `poll`, which looks for requests first (entered by backward and indirect jumps), and `body`.
  *
  *   code buffer (memfd, mapped twice: rw for the translator, rx for the processor)
- *   | thunks | unit code | unit code | ...                          one arena; when it is full all vCPUs stop and everything goes
+ *   | thunks | unit code | unit code | ...                          in chunks; the oldest is emptied when all are full
  *
  * A direct exit starts as a jump to its stub, which names itself to the dispatcher; the dispatcher finds or makes the target and patches
  * the jump. An exit to another page passes a guard: the itlb slot of the target must hold the id of the (va, gpa) pair it was linked for.
@@ -19,6 +19,11 @@
 
 #define UNIT_MAX_INSNS 48u
 #define UNIT_MAX_EXITS 24u
+#define UNIT_MAX_RELOCS 512u
+#define UNIT_MAX_CODE  (32 * KIB)
+#define CODE_CHUNKS    16u
+#define UNIT_MAX_COPIES 16u /* of a unit, at different addresses */
+#define UNIT_ID_CACHE  0x4000u
 #define UNIT_HASH_BITS 16
 #define UNIT_NONE      UINT32_MAX
 #define UNIT_NO_PAGE   UINT64_MAX
@@ -26,6 +31,7 @@
 struct unit_exit {
 	u32 unit;	/* whose */
 	u32 site;	/* code offset of the rel32 that is patched */
+	u32 slot;  /* code offset of the guard's displacement */
 	u32 guard;	/* code offset of the guard's id, or 0: target in the same page */
 	u32 stub;	/* code offset of the stub */
 	s32 target;	/* guest address - unit's va */
@@ -33,6 +39,13 @@ struct unit_exit {
 	bool guard_neg; /* the guard adds the negated id, and 1 is the one that never fits */
 	u32 linked;	/* unit, or UNIT_NONE */
 	u32 in_next;	/* next exit that is linked to the same unit */
+};
+
+/* What a copy of the unit for another address has to change: 4 bytes, of RELOC_VA 8. */
+enum { RELOC_THUNK, RELOC_VA, RELOC_UNIT, RELOC_CROSS, RELOC_CROSS_NEG, RELOC_CROSS_SLOT };
+struct unit_reloc {
+	u16 at; /* from the unit's code */
+	u16 kind;
 };
 
 struct unit_insn { /* where each guest instruction is, for faults of native instructions */
@@ -49,10 +62,15 @@ struct unit {
 	u16 nr_insns, nr_exits;
 	u8 mode;
 	bool dead, interp; /* interp: its first instruction is not translated */
-	u32 hash_next, page_next, in;
+	u32 hash_next, in;
+	struct unit_link {
+		u32 prev, next; /* unit + 1, or 0 */
+	} page, page2; /* lists of the units in a page: the first, and the one that the last instruction ends in */
 	u64 gpa2;	     /* second page, that the last instruction ends in, or UNIT_NO_PAGE */
-	u32 id2, page2_next; /* what its guard compares; list of units in that page */
-	u32 exits, insns;    /* first one in the arrays */
+	u32 id2;	/* what the guard of the second page compares */
+	u32 exits, insns, relocs; /* first one in the arrays */
+	u16 nr_relocs;
+	bool fixed; /* cannot be copied: holds what depends on its address in other forms */
 };
 
 struct unit_page {  /* a guest page that has code */
@@ -60,30 +78,38 @@ struct unit_page {  /* a guest page that has code */
 	u32 writes; /* stores into it: gives up on pages that are mostly data */
 };
 
+struct page_id {
+	u64 va, gpa;
+	u32 id;
+};
+
+/* A sixteenth of the code buffer and of the arrays: from first up to nr, the next free one. */
+struct code_chunk {
+	u32 start, used;
+	u32 first_unit, nr_units, first_exit, nr_exits, first_insn, nr_insns, first_reloc, nr_relocs;
+};
+
 struct tcg_code {
 	struct tcg_vm *t;
 	int fd;	     /* owned memfd */
 	u8 *rw, *rx; /* the two mappings */
 	u64 size;
-	u32 used, thunks_end;
+	u32 thunks_end, chunk_size, cur;
+	struct code_chunk chunks[CODE_CHUNKS];
+	u32 max_units, max_exits, max_insns, max_relocs; /* in a chunk */
 	u32 lock;	/* spin lock, atomic */
 	u32 generation; /* of the whole cache: jump caches of another one are stale */
 	struct unit *units;
-	u32 nr_units, max_units;
 	struct unit_exit *exits;
-	u32 nr_exits, max_exits;
 	struct unit_insn *insns;
-	u32 nr_insns, max_insns;
+	struct unit_reloc *relocs;
 	u32 *hash;
 	u64 *code_map;		 /* bit per guest page of RAM (by fd offset): has code. atomic */
 	u64 *write_map;		 /* bit per guest page: some vCPU may have a writable TLB entry. atomic */
 	struct unit_page *pages; /* by page of RAM */
 	u64 nr_pages;
-	struct page_id {
-		u64 va, gpa;
-	} * ids;
-	u32 *id_hash;
-	u32 nr_ids, lost_ids;
+	struct page_id *ids; /* a cache: a pair may get another id later */
+	u32 last_id;
 	struct code_page2 { /* what the translator may know of the page after the unit's */
 		bool known, wanted;
 		u64 gpa;
@@ -110,15 +136,21 @@ u32 unit_by_host(const struct tcg_code *k, u64 host);
 u32 unit_guest_offset(const struct tcg_code *k, const struct unit *u, u64 host);
 /* The guard of the unit's second page has failed: id is what it would have to be now. Kills the unit if that is another page. */
 void unit_recheck_cross(struct tcg_code *k, u32 u, u64 gpa2, u32 id);
-/* Everything goes. All vCPUs stand still (exclusive section). */
-void code_flush(struct tcg_code *k);
 /* A device or the host wrote guest RAM. ctx: any */
 void unit_host_write(struct tcg_vm *t, u64 gpa, u64 len);
 
-/* xlate.c: makes the thunks at the head of the buffer; translates from va. Called with the lock held. False: no room, flush first. */
-int xlate_init(struct tcg_code *k, struct err *e) MUST_CHECK;
-void xlate_fini(struct tcg_code *k);
-bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u8 mode, u32 *unit);
+/* With the lock, or with all vCPUs standing still. A vCPU that is in the unit may run to its next exit. */
+void unit_kill(struct tcg_code *k, u32 u);
+
+/* ---- cache.c ---- */
+/* Empties everything. ctx: before start */
+void cache_reset(struct tcg_code *k);
+/* Whether the largest unit still fits. */
+bool cache_has_room(const struct tcg_code *k);
+/* Evicts the oldest chunk. Stops all vCPUs: not with the lock held. */
+void cache_make_room(struct tcg_cpu *c);
+/* A copy of unit `donor`, which is not fixed, for another address of the same code. With the lock, and room. */
+bool cache_copy_unit(struct tcg_code *k, u32 donor, u64 va, u32 *unit);
 
 /* Why translated code came back: exit_arg of struct tcg_cpu (low 8 bits) and its argument above. */
 enum {

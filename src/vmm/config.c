@@ -27,6 +27,20 @@ static bool level_ok(const char *name)
 	return log_level_parse(name, &level) == 0;
 }
 
+/* guest, host or both, in any order, and =FILE. */
+static bool tcg_dump_ok(const char *what)
+{
+	static const char *const words[] = {"guest,host", "host,guest", "guest", "host"};
+
+	for (u32 i = 0; i < ARRAY_SIZE(words); i++) {
+		size_t len = strlen(words[i]);
+
+		if (!strncmp(what, words[i], len) && (!what[len] || (what[len] == '=' && what[len + 1])))
+			return true;
+	}
+	return false;
+}
+
 static bool id_ok(const char *id)
 {
 	for (; *id; id++) {
@@ -97,11 +111,23 @@ static const struct cfg_field metrics_fields[] = {
 };
 static const struct cfg_table metrics_table = TABLE("metrics", cfg_metrics, metrics_fields, "Counters of devices and CPUs.");
 
+static const struct cfg_field tcg_fields[] = {
+	FIELD(cfg_tcg, dump, "dump", CFG_STR, .accept = tcg_dump_ok, .expected = "guest, host or guest,host, then =FILE or nothing",
+	      .extension = true, .flag = "tcg-dump", .metavar = "WHAT[=FILE]",
+	      .help = "Disassemble guest code, the host code made of it, or both (guest,host) as it is translated, to FILE or standard error."),
+	FIELD(cfg_tcg, verify, "verify", CFG_BOOL, .dflt = "false", .extension = true, .flag = "tcg-verify",
+	      .help = "Check all translated code for accesses and instructions that it must not have; builds for debugging always do."),
+	FIELD(cfg_tcg, lockstep, "lockstep", CFG_BOOL, .dflt = "false", .extension = true, .flag = "tcg-lockstep",
+	      .help = "Run all translated code a second time in the interpreter and compare: a hundred times slower; one CPU only."),
+};
+static const struct cfg_table tcg_table = TABLE("tcg", cfg_tcg, tcg_fields, "Debugging of the software accelerator.");
+
 static const struct cfg_field top_fields[] = {
 	FIELD(config, boot, "boot-source", CFG_OBJ, .required = true, .sub = &boot_table, .help = "What the VM boots."),
 	FIELD(config, machine, "machine-config", CFG_OBJ, .sub = &machine_table, .help = "CPUs and memory; absent: 1 CPU, 128 MiB."),
 	FIELD(config, logger, "logger", CFG_OBJ, .sub = &logger_table, .help = "The log."),
 	FIELD(config, metrics, "metrics", CFG_OBJ, .sub = &metrics_table, .help = "Metrics."),
+	FIELD(config, tcg, "tcg", CFG_OBJ, .sub = &tcg_table, .extension = true, .help = "Debugging of the software accelerator."),
 	FIELD(config, accelerator, "accelerator", CFG_ENUM, .values = accel_names, .dflt = "\"auto\"", .extension = true,
 	      .flag = "accelerator", .metavar = "NAME", .help = "What runs guest code; auto takes the first that passes its self-test."),
 	FIELD(config, boot_timer, "boot_timer", CFG_BOOL, .dflt = "false", .extension = true, .flag = "boot-timer",

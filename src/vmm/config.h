@@ -96,11 +96,18 @@ struct cfg_metrics {
 	char *metrics_path;
 };
 
+/* For those who look for mistakes in the software accelerator. */
+struct cfg_tcg {
+	char *dump; /* tcg/tools.h: dump_new */
+	bool verify, lockstep;
+};
+
 struct config {
 	struct cfg_boot_source *boot; /* never NULL in a parsed config */
 	struct cfg_machine *machine;  /* never NULL in a parsed config */
 	struct cfg_logger *logger;    /* NULL when absent */
 	struct cfg_metrics *metrics;
+	struct cfg_tcg *tcg;
 	u32 accelerator; /* enum cfg_accel */
 	bool boot_timer;
 	char *id;

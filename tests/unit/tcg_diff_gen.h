@@ -115,7 +115,11 @@ enum insn_class { C_INT, C_SSE, C_VEX, C_EVEX, C_X87 };
 static u32 put_legacy(u8 *b, enum insn_class cls)
 {
 	static const u8 segs[] = {0x2e, 0x36, 0x3e, 0x26, 0x65};
-	u32 n = 0, map = cls == C_X87 ? 0 : cls == C_SSE ? 1 + below(5) / 3 * (1 + below(2)) : below(8) < 4 ? 0 : below(4) ? 1 : 1 + below(3);
+	u32 n = 0, map = cls == C_X87	? 0
+			 : cls == C_SSE ? 1 + below(5) / 3 * (1 + below(2))
+			 : below(8) < 4 ? 0
+			 : below(4)	? 1
+					: 1 + below(3);
 
 	if (one_in(cls == C_SSE ? 2 : 5))
 		b[n++] = 0x66;
@@ -203,13 +207,21 @@ static bool wanted(const struct gen *g, const struct x86_insn *in)
 static bool find_insn(const struct gen *g, enum insn_class cls, u8 *b, struct x86_insn *in)
 {
 	for (u32 tries = 0; tries < 400; tries++) {
-		u32 n = cls == C_VEX ? put_vex(b) : cls == C_EVEX ? put_evex(b) : put_legacy(b, cls);
+		u64 v = rnd();
+		u32 n;
 
-		for (u32 i = n; i < 15; i++)
-			b[i] = (u8)value();
-		b[n] = one_in(2) ? b[n] | 0xc0 : (u8)((below(3) << 6) | (rnd() & 63));
-		if (x86_decode(in, b, 15, 64, false) && in->op != OP_UD && wanted(g, in))
-			return true;
+		memcpy(b, &v, 8);
+		v = v * 0x9e3779b97f4a7c15 ^ v >> 29;
+		memcpy(b + 8, &v, 8);
+		n = cls == C_VEX ? put_vex(b) : cls == C_EVEX ? put_evex(b) : put_legacy(b, cls);
+		if (one_in(2))
+			b[n] |= 0xc0;
+		if (!x86_decode(in, b, 15, 64, false) || in->op == OP_UD || !wanted(g, in))
+			continue;
+		v = value();
+		if (in->at_imm && one_in(2))
+			memcpy(b + in->at_imm, &v, in->imm_size);
+		return true;
 	}
 	return false;
 }
@@ -316,9 +328,9 @@ static bool aim(struct gen *g, struct x86_insn *in, u8 *b, u64 *rip_target)
 /* What would mostly fault, or never succeed, with random registers. */
 static void help(struct gen *g, const struct x86_insn *in)
 {
-	u16 address = (u16)(in->has_modrm && in->mod != 3 ? (in->mem.base < 16 ? BIT(in->mem.base) : 0) |
-								     (in->mem.index < 16 ? BIT(in->mem.index) : 0)
-							  : 0);
+	u16 address = (u16)(in->has_modrm && in->mod != 3
+				    ? (in->mem.base < 16 ? BIT(in->mem.base) : 0) | (in->mem.index < 16 ? BIT(in->mem.index) : 0)
+				    : 0);
 
 	if ((in->op == OP_DIV || in->op == OP_IDIV) && !one_in(6) && !(address & BIT(X86_RDX)))
 		(void)choose(g, X86_RDX, below(3) - (u64)(in->op == OP_IDIV));

@@ -1,6 +1,6 @@
 /*
- * tcg_diff_rig.h: one piece of code, run by the processor itself, by the translator and by the interpreter, from the same state, in the same
- * memory: guest virtual addresses are addresses of this process too, in both the same pages of a struct vm's RAM.
+ * tcg_diff_rig.h: one piece of code, run by the processor itself, by the translator and by the interpreter, from the same state, in the
+ * same memory: guest virtual addresses are addresses of this process too, in both the same pages of a struct vm's RAM.
  */
 #ifndef HUSK_TEST_TCG_DIFF_RIG_H
 #define HUSK_TEST_TCG_DIFF_RIG_H
@@ -104,7 +104,8 @@ struct rig {
 	struct tcg_cpu *c;
 	u64 next_table;
 	enum rig_mode mode;
-	u64 serial, seen;      /* runs; the one that the last tick of the watchdog saw */
+	u64 polls;		   /* requests that were answered */
+	u64 serial, seen;	   /* runs; the one that the last tick of the watchdog saw */
 	struct sigaction next[65]; /* handlers of signals.c */
 	volatile bool timeout;
 	struct image start, native, guest;
@@ -117,6 +118,9 @@ void __wrap_vcpu_deliver(struct tcg_cpu *c)
 {
 	__atomic_store_n(&c->requests, 0, __ATOMIC_RELAXED);
 	c->poll = TCG_POLL_NONE;
+	rig->polls++;
+	if (rig->polls % 8 == 0)
+		mmu_flush_all(c);
 	if (rig->timeout)
 		c->exc = (struct tcg_exception){.pending = true, .vector = TIMEOUT};
 }
@@ -200,7 +204,7 @@ static void rig_signal(int signo, siginfo_t *info, void *context)
 	greg_t *r = ((ucontext_t *)context)->uc_mcontext.gregs;
 	bool ours = (u64)r[REG_RIP] - AREA < AREA_PAGES * MEM_PAGE_SIZE;
 
-	if (signo == SIGALRM) {
+	if (signo == SIGVTALRM) {
 		bool again = rig->seen == rig->serial;
 
 		rig->seen = rig->serial;
@@ -211,6 +215,10 @@ static void rig_signal(int signo, siginfo_t *info, void *context)
 			rig->timeout = true;
 			tcg_request(rig->c, TCG_REQ_KICK);
 		}
+		return;
+	}
+	if (signo == SIGALRM) { /* makes units leave at their polls */
+		tcg_request(rig->c, TCG_REQ_IRQ);
 		return;
 	}
 	if (!nat.running) {
@@ -289,7 +297,8 @@ static void rig_run_guest(bool translator)
 	rig->serial++;
 	rig->timeout = false;
 	if (translator)
-		tcg_exec(c);
+		while (!c->exc.pending)
+			tcg_exec(c);
 	else
 		rig_interpret(c);
 	fpu_save(c);
@@ -383,16 +392,17 @@ static int rig_setup(void **state)
 /* In the test: cmocka has handlers of its own around each. */
 static void rig_take_signals(void)
 {
-	static const int all[] = {SIGFPE, SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGALRM};
-	struct sigaction act = {.sa_sigaction = rig_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-	struct itimerval tick = {{0, 50000}, {0, 50000}};
+	static const int all[] = {SIGFPE, SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGVTALRM, SIGALRM};
+	static const struct itimerval tick = {{0, 50000}, {0, 50000}}, poke = {{0, 250}, {0, 250}};
+	struct sigaction act = {.sa_sigaction = rig_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
 	struct err e;
 
 	assert_int_equal(exec_signals_init(&e), 0);
 	assert_int_equal(exec_thread_init(rig->c, &e), 0);
 	for (u32 i = 0; i < ARRAY_SIZE(all); i++)
 		sigaction(all[i], &act, &rig->next[all[i]]);
-	setitimer(ITIMER_REAL, &tick, NULL);
+	setitimer(ITIMER_VIRTUAL, &tick, NULL);
+	setitimer(ITIMER_REAL, &poke, NULL);
 	tcg_guest_enter(rig->c);
 }
 
@@ -401,6 +411,7 @@ static void rig_drop_signals(void)
 	static const struct itimerval never;
 
 	tcg_guest_leave(rig->c);
+	setitimer(ITIMER_VIRTUAL, &never, NULL);
 	setitimer(ITIMER_REAL, &never, NULL);
 	exec_thread_fini();
 }

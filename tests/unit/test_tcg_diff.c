@@ -100,8 +100,8 @@ static void match_memory(const struct gen *g, const u8 *insn)
 	struct x86_insn in;
 	u64 at;
 
-	if (!x86_decode(&in, insn, 15, 64, false) || (in.op != OP_CMPXCHG && in.op != OP_CMPXCHG8B && in.op != OP_CMPXCHG16B) || in.mod == 3 ||
-	    !(g->chosen & BIT(X86_RAX)) || in.mem.base > 15 || in.mem.index != X86_NO_REG)
+	if (!x86_decode(&in, insn, 15, 64, false) || (in.op != OP_CMPXCHG && in.op != OP_CMPXCHG8B && in.op != OP_CMPXCHG16B) ||
+	    in.mod == 3 || !(g->chosen & BIT(X86_RAX)) || in.mem.base > 15 || in.mem.index != X86_NO_REG)
 		return;
 	at = rig->start.gpr[in.mem.base] + (u64)(s64)in.mem.disp - DATA;
 	if (at >= 8192 - 16)
@@ -243,6 +243,15 @@ static bool is_masked_x87_fault(const struct image *g)
 	return decode_fault(g, &in) && in.op == OP_X87 && in.mem.access & OPND_W && (ld_le16(rig->start.fp) & 0x3f) != 0x3f;
 }
 
+/* The translator notices a target that is not canonical only when it is there: rip and rsp are the jump's, not those before it. */
+static bool is_wild_jump(const struct image *n, const struct image *g)
+{
+	struct x86_insn in;
+
+	return n->vector == X86_GP && g->vector == X86_GP && decode_fault(n, &in) && !tcg_canonical(g->rip) &&
+	       (in.op == OP_RET || in.op == OP_CALL_IND || in.op == OP_JMP_IND);
+}
+
 static const char *compare(bool translator)
 {
 	const struct image *n = &rig->native, *g = &rig->guest;
@@ -250,6 +259,8 @@ static const char *compare(bool translator)
 
 	if (n->vector != g->vector)
 		return d.fp && is_masked_x87_fault(g) ? NULL : "fault";
+	if (translator && is_wild_jump(n, g))
+		return NULL;
 	if (n->rip != g->rip)
 		return "rip";
 	if (n->vector == X86_PF && n->cr2 != g->cr2)
@@ -291,8 +302,9 @@ static const char *check_effects(void)
 	rig->start.rflags = old;
 	if (rig->native.vector != CLEAN)
 		return NULL;
-	return memcmp(rig->native.gpr, rig->guest.gpr, sizeof(rig->native.gpr)) ? "result for other flags"
-	       : (rig->native.rflags ^ rig->guest.rflags) & X86_FLAGS_ARITH & ~kept_flags ? "dependence of flags" : NULL;
+	return memcmp(rig->native.gpr, rig->guest.gpr, sizeof(rig->native.gpr))		  ? "result for other flags"
+	       : (rig->native.rflags ^ rig->guest.rflags) & X86_FLAGS_ARITH & ~kept_flags ? "dependence of flags"
+											  : NULL;
 }
 
 /* NULL: all three agree. */
@@ -357,8 +369,8 @@ static void complain(const char *what)
 	const struct image *s = &rig->start, *n = &rig->native, *g = &rig->guest;
 	u64 at = d.g.start;
 
-	printf("# %s: %s differs; TCG_DIFF_ONLY=%d TCG_DIFF_COUNT=1 TCG_DIFF_SEED=0x%llx, mode %u\n", d.interp ? "interpreter" : "translator",
-	       what, d.kind, (unsigned long long)d.seed, rig->mode);
+	printf("# %s: %s differs; TCG_DIFF_ONLY=%d TCG_DIFF_COUNT=1 TCG_DIFF_SEED=0x%llx, mode %u\n",
+	       d.interp ? "interpreter" : "translator", what, d.kind, (unsigned long long)d.seed, rig->mode);
 	for (u32 i = 0; i < d.g.nr; i++) {
 		if (d.g.part[i].len)
 			print_part(d.g.part[i].bytes, d.g.part[i].len, at);
@@ -370,13 +382,14 @@ static void complain(const char *what)
 	for (u32 i = 0; i < 16; i++)
 		printf("#   r%-2u start %016llx native %016llx guest %016llx%s\n", i, (unsigned long long)s->gpr[i],
 		       (unsigned long long)n->gpr[i], (unsigned long long)g->gpr[i], n->gpr[i] == g->gpr[i] ? "" : " <--");
-	printf("#   flags start %llx native %llx guest %llx\n", (unsigned long long)s->rflags & 0xcd5, (unsigned long long)n->rflags & 0xcd5,
-	       (unsigned long long)g->rflags & 0xcd5);
+	printf("#   flags start %llx native %llx guest %llx\n", (unsigned long long)s->rflags & 0xcd5,
+	       (unsigned long long)n->rflags & 0xcd5, (unsigned long long)g->rflags & 0xcd5);
 	for (u32 p = 0, shown = 0; p < ARRAY_SIZE(kept); p++)
 		for (u32 i = 0; i < MEM_PAGE_SIZE && shown < 8; i++)
 			if (n->page[p][i] != g->page[p][i])
-				printf("#   %llx: start %02x native %02x guest %02x\n", (unsigned long long)PAGE(kept[p]) + i, s->page[p][i],
-				       n->page[p][i], g->page[p][i]), shown++;
+				printf("#   %llx: start %02x native %02x guest %02x\n", (unsigned long long)PAGE(kept[p]) + i,
+				       s->page[p][i], n->page[p][i], g->page[p][i]),
+					shown++;
 	for (u32 i = 0, shown = 0; d.fp && i < X86_XSAVE_MAX && shown < 8; i++)
 		if (n->fp[i] != g->fp[i] && (i < 6 || i >= 24))
 			printf("#   xsave+%u: start %02x native %02x guest %02x\n", i, s->fp[i], n->fp[i], g->fp[i]), shown++;
@@ -459,7 +472,7 @@ static u64 from_env(const char *name, u64 otherwise)
 
 static void translator_and_interpreter_do_what_the_processor_does(void **state)
 {
-	static const u8 kinds[] = {ONE_INTEGER, ONE_INTEGER, ONE_VECTOR, SEQUENCE, SEQUENCE, MIXED_SEQUENCE};
+	static const u8 kinds[] = {ONE_INTEGER, ONE_INTEGER, ONE_INTEGER, ONE_VECTOR, ONE_VECTOR, SEQUENCE, SEQUENCE, MIXED_SEQUENCE};
 	u64 count = from_env("TCG_DIFF_COUNT", 300000), seconds = from_env("TCG_DIFF_SECONDS", 0), base = from_env("TCG_DIFF_SEED", 1);
 	u64 only = from_env("TCG_DIFF_ONLY", KINDS), wrong = 0, wrong_max = from_env("TCG_DIFF_WRONG", 3), begin = (u64)time(NULL);
 	bool fixed = count == 1;
@@ -473,11 +486,11 @@ static void translator_and_interpreter_do_what_the_processor_does(void **state)
 		seed = d.seed;
 		random_memory();
 		d.kind = only < KINDS ? (enum kind)only : kinds[below(ARRAY_SIZE(kinds))];
-		wrong += !run_case(d.kind < SEQUENCE ? 4 : 3);
+		wrong += !run_case(4);
 	}
 	rig_drop_signals();
-	print_message("%llu instances, %llu to the end, %llu did not end\n", (unsigned long long)d.done, (unsigned long long)d.clean,
-		      (unsigned long long)d.aborted);
+	print_message("%llu instances, %llu to the end, %llu did not end, %llu requests on the way\n", (unsigned long long)d.done,
+		      (unsigned long long)d.clean, (unsigned long long)d.aborted, (unsigned long long)rig->polls);
 	assert_int_equal(wrong, 0);
 }
 

@@ -163,7 +163,7 @@ LEAN u64 interp_linear(struct tcg_cpu *c, u32 seg, u64 offset, u32 size, bool wr
 	return c->seg[seg].base + offset;
 }
 
-LEAN u64 interp_ea(struct tcg_cpu *c, const struct x86_insn *insn, u32 size, bool write)
+LEAN u64 interp_offset(struct tcg_cpu *c, const struct x86_insn *insn)
 {
 	const struct x86_mem *m = &insn->mem;
 	u64 offset = (u64)(s64)m->disp;
@@ -172,7 +172,12 @@ LEAN u64 interp_ea(struct tcg_cpu *c, const struct x86_insn *insn, u32 size, boo
 		offset += c->gpr[m->base];
 	if (m->index < 16)
 		offset += c->gpr[m->index] * m->scale;
-	return interp_linear(c, m->seg, offset, size, write);
+	return offset;
+}
+
+LEAN u64 interp_ea(struct tcg_cpu *c, const struct x86_insn *insn, u32 size, bool write)
+{
+	return interp_linear(c, insn->mem.seg, interp_offset(c, insn), size, write);
 }
 
 /* ---- the two ways to run ---- */

@@ -639,7 +639,7 @@ static void torture(struct rig *r, u64 seed, u32 steps)
 		else
 			flush_one(w);
 	}
-	print_message("%llu hits, %llu of them stale, %llu faults\n", (unsigned long long)w->hits, (unsigned long long)w->stale,
+	print_message("# %llu hits, %llu of them stale, %llu faults\n", (unsigned long long)w->hits, (unsigned long long)w->stale,
 		      (unsigned long long)w->faults);
 	assert_true(w->stale > 100 && w->faults > 100);
 }
@@ -737,7 +737,7 @@ static void refills_are_fast(void **state)
 		cr3 = MIN(cr3, (seconds() - t) / 2000);
 		mmu_write_cr3(r->c, MIB | NOFLUSH);
 	}
-	print_message("refill %.1f ns, with a full walk %.1f ns; invlpg %.1f ns; CR3 without flush %.1f ns\n", best * 1e9, full * 1e9,
+	print_message("# refill %.1f ns, with a full walk %.1f ns; invlpg %.1f ns; CR3 without flush %.1f ns\n", best * 1e9, full * 1e9,
 		      invlpg * 1e9, cr3 * 1e9);
 }
 

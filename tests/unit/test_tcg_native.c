@@ -551,7 +551,7 @@ static void run_random(bool wide, u32 rounds)
 	for (u32 i = 0; i < ARRAY_SIZE(forms); i++)
 		if (!wrong && !counts[i] && usable[i])
 			fail_msg("no instance of %s", forms[i].name);
-	print_message("%u instances\n", done);
+	print_message("# %u instances\n", done);
 	assert_int_equal(wrong, 0);
 }
 

@@ -3,13 +3,13 @@
 
 #include "tcg/tcg.h"
 
-#define CF X86_FLAG_CF
-#define PF X86_FLAG_PF
-#define AF X86_FLAG_AF
-#define ZF X86_FLAG_ZF
-#define SF X86_FLAG_SF
-#define OF X86_FLAG_OF
-#define DF X86_FLAG_DF
+#define CF   X86_FLAG_CF
+#define PF   X86_FLAG_PF
+#define AF   X86_FLAG_AF
+#define ZF   X86_FLAG_ZF
+#define SF   X86_FLAG_SF
+#define OF   X86_FLAG_OF
+#define DF   X86_FLAG_DF
 #define ALL6 X86_FLAGS_ARITH
 #define MANY (ALL6 | X86_FLAG_TF | X86_FLAG_IF | DF | X86_FLAG_IOPL | X86_FLAG_NT)
 
@@ -149,7 +149,7 @@ static void fix_up(struct dec *d)
 
 	switch (in->op) {
 	case OP_NOP:
-		if (in->map == MAP_1 && d->rex_b) { /* 90 with REX.B */
+		if (in->map == MAP_1 && d->rex_b && in->rep != 0xf3) { /* 90 with REX.B */
 			in->op = OP_XCHG;
 			in->nr_opnds = 2;
 			in->opnd[0] = (struct x86_opnd){OPND_GPR, AT_OPCODE, 8, OPND_R | OPND_W, in->opsize};

@@ -231,7 +231,7 @@ static void check_pending(struct tcg_cpu *c, const struct x86_insn *insn)
 	bool x87 = insn->op == OP_X87;
 	u16 status;
 
-	if ((x87 && insn->reg == 7 && (insn->opcode == 0xd9 || insn->opcode == 0xdd)) || (!x87 && !uses(insn, OPND_MMX)))
+	if ((x87 && (insn->reg & 7) == 7 && (insn->opcode == 0xd9 || insn->opcode == 0xdd)) || (!x87 && !uses(insn, OPND_MMX)))
 		return;
 	fpu_restore(c);
 	__asm__ volatile("fnstsw %0" : "=a"(status));

@@ -447,15 +447,17 @@ static void check_slow(struct verify *v, bool live)
 		fail(v, "the slow path for another kind of access");
 }
 
-static void check_leave(struct verify *v)
+static void check_leave(struct verify *v, bool names_unit)
 {
-	const struct val *t2 = &v->s.t[T2];
+	const struct val *t0 = &v->s.t[T0], *t2 = &v->s.t[T2];
 	u64 reason = t2->n & 0xff;
 
-	if (t2->kind != CONST || (reason != LEAVE_EXIT && reason != LEAVE_INTERP && reason != LEAVE_POLL))
+	if (t2->kind != CONST || (reason != LEAVE_EXIT && reason != LEAVE_INTERP && reason != LEAVE_CROSS && reason != LEAVE_POLL))
 		fail(v, "leaves for no known reason");
 	else if (reason == LEAVE_EXIT && (t2->n >> 8) - v->u->exits >= v->u->nr_exits)
 		fail(v, "leaves through another unit's exit");
+	else if (names_unit ? t0->kind != CONST || t0->n != v->u->unit : reason == LEAVE_CROSS)
+		fail(v, "leaves under another unit's name");
 }
 
 /* False: it does not return. */
@@ -465,8 +467,8 @@ static bool call(struct verify *v, const struct x86_insn *in)
 	s64 to = (s64)v->u->at + v->at + in->len + in->imm;
 	struct val *t = v->s.t;
 
-	if (to == k->leave) {
-		check_leave(v);
+	if (to == k->leave || to == k->leave_unit) {
+		check_leave(v, to == k->leave_unit);
 		return false;
 	}
 	if (to == k->slow_dead || to == k->slow_live)

@@ -16,7 +16,7 @@ struct verify_unit {
 	const u8 *bytes;
 	u32 at, len, body; /* offset in the code buffer; of the second entry from there */
 	u8 mode;	   /* TCG_MODE_* */
-	u32 exits, nr_exits;
+	u32 unit, exits, nr_exits;
 };
 
 struct verify *verify_new(void);

@@ -6,6 +6,51 @@
 
 #define LOOKAHEAD 8u /* instructions decoded beyond an exit to see whether flags die there */
 
+void xlate_reloc(struct xlate *x, u32 kind, u32 back)
+{
+	struct unit_reloc *reloc = &x->k->relocs[x->first_reloc + x->nr_relocs];
+
+	if (x->nr_relocs == UNIT_MAX_RELOCS) {
+		x->fixed = true;
+		return;
+	}
+	*reloc = (struct unit_reloc){.at = (u16)(e_off(&x->e) - back - x->code), .kind = (u16)kind};
+	x->nr_relocs++;
+}
+
+void xlate_call_thunk(struct xlate *x, u32 thunk)
+{
+	e_call(&x->e, x->k->rw + thunk);
+	xlate_reloc(x, RELOC_THUNK, 4);
+}
+
+void xlate_jmp_thunk(struct xlate *x, u32 thunk)
+{
+	e_jmp(&x->e, x->k->rw + thunk);
+	xlate_reloc(x, RELOC_THUNK, 4);
+}
+
+/* User code is loaded at random addresses: a form that holds any. The kernel stays where it is. */
+void xlate_mov_va(struct xlate *x, u32 reg, u64 va)
+{
+	if (!(x->mode & TCG_MODE_USER)) {
+		x->fixed = true;
+		e_mov_imm(&x->e, reg, va);
+		return;
+	}
+	e8(&x->e, 0x48 | reg >> 3); /* movabs */
+	e8(&x->e, 0xb8 | (reg & 7));
+	e64(&x->e, va);
+	xlate_reloc(x, RELOC_VA, 8);
+}
+
+s32 xlate_itlb_slot(u8 mode, u64 va)
+{
+	s32 table = mode & TCG_MODE_USER ? (s32)TCG_CTX_OFFSET + (s32)offsetof(struct tcg_ctx, itlb) : (s32)offsetof(struct tcg_cpu, k_itlb);
+
+	return table + (s32)((va >> MEM_PAGE_SHIFT & (TCG_ITLB_SIZE - 1)) * sizeof(struct tcg_itlb) + offsetof(struct tcg_itlb, id));
+}
+
 struct tail *xlate_tail(struct xlate *x, enum tail_kind kind, bool live, u8 *fix, u32 arg)
 {
 	struct tail *t = &x->tails[x->nr_tails++];
@@ -280,16 +325,19 @@ static void emit_cross_guard(struct xlate *x)
 	u8 *fail;
 
 	if (x->mode & TCG_MODE_USER)
-		slot = x->itlb +
-		       (s32)((va2 >> MEM_PAGE_SHIFT & (TCG_ITLB_SIZE - 1)) * sizeof(struct tcg_itlb) + offsetof(struct tcg_itlb, id));
+		slot = xlate_itlb_slot(x->mode, va2);
 	if (xlate_live(x)) {
 		e_op_mem(&x->e, 0, 0x8b, T2, EENV(slot));
+		xlate_reloc(x, RELOC_CROSS_SLOT, 4);
 		e8(&x->e, 0x8d), e8(&x->e, 0x89), e32(&x->e, -id); /* lea ecx, [rcx - id] */
+		xlate_reloc(x, RELOC_CROSS_NEG, 4);
 		e_jrcxz(&x->e, 5);
 		fail = e_jmp(&x->e, NULL);
 	} else {
 		e_op_mem(&x->e, 0, 0x81, 7, EENV(slot));
+		xlate_reloc(x, RELOC_CROSS_SLOT, 4);
 		e32(&x->e, id);
+		xlate_reloc(x, RELOC_CROSS, 4);
 		fail = e_jcc(&x->e, CC_NE, NULL);
 	}
 	xlate_tail(x, TAIL_LEAVE, true, fail, LEAVE_CROSS | offset << 8);
@@ -302,7 +350,7 @@ static void emit_body(struct xlate *x, u64 next, const struct unit *u)
 
 	for (x->cur = 0; x->cur < x->nr; x->cur++) {
 		const struct x86_insn *in = &x->insns[x->cur];
-		u32 tails = x->nr_tails, exits = x->nr_exits;
+		u32 tails = x->nr_tails, exits = x->nr_exits, relocs = x->nr_relocs;
 		u8 *begin = x->e.p;
 
 		mark(x, x->insn_va[x->cur], u);
@@ -312,6 +360,7 @@ static void emit_body(struct xlate *x, u64 next, const struct unit *u)
 			x->e.p = begin;
 			x->nr_tails = tails;
 			x->nr_exits = exits;
+			x->nr_relocs = relocs;
 			leave_at(x, x->insn_va[x->cur]);
 			return;
 		}
@@ -330,10 +379,12 @@ static void emit_stub(struct xlate *x, u32 reason)
 {
 	bool named = (reason & 0xff) != LEAVE_EXIT;
 
-	if (named)
-		e_mov_imm(&x->e, T0, x->k->nr_units);
+	if (named) { /* mov r10d, number of the unit */
+		e8(&x->e, 0x41), e8(&x->e, 0xb8 | (T0 & 7)), e32(&x->e, x->unit);
+		xlate_reloc(x, RELOC_UNIT, 4);
+	}
 	e_mov_imm(&x->e, H_RCX, reason);
-	e_call(&x->e, x->k->rw + (named ? x->k->leave_unit : x->k->leave));
+	xlate_call_thunk(x, named ? x->k->leave_unit : x->k->leave);
 }
 
 static void emit_tail(struct xlate *x, u32 i, struct unit *u)
@@ -347,7 +398,7 @@ static void emit_tail(struct xlate *x, u32 i, struct unit *u)
 	switch (t->kind) {
 	case TAIL_SLOW:
 		e_mov_imm(&x->e, H_RCX, t->arg);
-		e_call(&x->e, x->k->rw + (t->live ? x->k->slow_live : x->k->slow_dead));
+		xlate_call_thunk(x, t->live ? x->k->slow_live : x->k->slow_dead);
 		e_jmp(&x->e, t->retry);
 		break;
 	case TAIL_GUARD:
@@ -371,15 +422,13 @@ static void set_mode(struct xlate *x)
 	x->tlb_index_mask = (TCG_TLB_SIZE - 1) << 4;
 	x->pext_mask = offsetof(struct tcg_cpu, index_mask);
 	x->jump = offsetof(struct tcg_cpu, k_jump);
-	x->itlb = offsetof(struct tcg_cpu, k_itlb);
 	x->tlb_r = offsetof(struct tcg_cpu, k_r);
 	x->tlb_w = offsetof(struct tcg_cpu, k_w);
 	if (x->mode & TCG_MODE_USER) {
 		x->tlb_r = ctx + (s32)offsetof(struct tcg_ctx, user_r);
 		x->tlb_w = ctx + (s32)offsetof(struct tcg_ctx, user_w);
 		x->jump = ctx + (s32)offsetof(struct tcg_ctx, jump);
-		x->itlb = ctx + (s32)offsetof(struct tcg_ctx, itlb);
-	} else if (x->mode & TCG_MODE_AC) {
+		} else if (x->mode & TCG_MODE_AC) {
 		x->tlb_r = ctx + (s32)offsetof(struct tcg_ctx, ac_r);
 		x->tlb_w = ctx + (s32)offsetof(struct tcg_ctx, ac_w);
 		x->tlb_index_mask = (TCG_AC_SIZE - 1) << 4;
@@ -389,23 +438,31 @@ static void set_mode(struct xlate *x)
 
 static void begin(struct xlate *x, struct tcg_cpu *c, struct tcg_code *k, u64 va, u8 mode)
 {
+	const struct code_chunk *ch = &k->chunks[k->cur];
+
 	x->c = c;
 	x->k = k;
 	x->va = va;
 	x->page_va = va & ~(MEM_PAGE_SIZE - 1);
 	x->mode = mode;
-	x->nr = x->nr_tails = x->nr_exits = x->nr_marks = x->cur = 0;
+	x->nr = x->nr_tails = x->nr_exits = x->nr_marks = x->nr_relocs = x->cur = 0;
 	x->lo = 4096;
 	x->cross = false;
 	x->hi = 0;
-	x->e = (struct emit){.start = k->rw, .p = k->rw + ALIGN_UP(k->used, 16), .end = k->rw + k->size, .rx = k->rx};
+	x->fixed = false;
+	x->unit = ch->nr_units;
+	x->first_exit = ch->nr_exits;
+	x->first_reloc = ch->nr_relocs;
+	x->code = ALIGN_UP(ch->used, 16);
+	x->e = (struct emit){.start = k->rw, .p = k->rw + x->code, .end = k->rw + k->size, .rx = k->rx};
 	set_mode(x);
 }
 
 bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u8 mode, u32 *unit)
 {
 	struct xlate *x = k->xlate;
-	struct unit *u = &k->units[k->nr_units];
+	struct code_chunk *ch = &k->chunks[k->cur];
+	struct unit *u = &k->units[ch->nr_units];
 	u64 next;
 
 	begin(x, c, k, va, mode);
@@ -417,7 +474,7 @@ bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u8 mode,
 	if (k->page2.wanted)
 		return false;
 	*u = (struct unit){
-		.va = va, .gpa = gpa, .mode = mode, .code = e_off(&x->e), .in = UNIT_NONE, .exits = k->nr_exits, .insns = k->nr_insns};
+		.va = va, .gpa = gpa, .mode = mode, .code = e_off(&x->e), .in = UNIT_NONE, .exits = ch->nr_exits, .insns = ch->nr_insns, .relocs = ch->nr_relocs};
 	u->interp = x->nr == 0;
 	u->gpa2 = x->cross ? k->page2.gpa : UNIT_NO_PAGE;
 	u->id2 = k->page2.id;
@@ -438,10 +495,13 @@ bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u8 mode,
 	u->hi = x->hi;
 	u->nr_insns = (u16)x->nr_marks;
 	u->nr_exits = (u16)x->nr_exits;
-	k->used = e_off(&x->e);
-	k->nr_exits += x->nr_exits;
-	k->nr_insns += x->nr_marks;
-	*unit = k->nr_units++;
+	u->nr_relocs = (u16)x->nr_relocs;
+	u->fixed = x->fixed;
+	ch->used = e_off(&x->e);
+	ch->nr_exits += x->nr_exits;
+	ch->nr_insns += x->nr_marks;
+	ch->nr_relocs += x->nr_relocs;
+	*unit = ch->nr_units++;
 	return true;
 }
 

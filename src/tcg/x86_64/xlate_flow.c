@@ -18,9 +18,9 @@ static struct unit_exit *new_exit(struct xlate *x, u64 target, bool back, u32 *i
 	struct unit_exit *exit;
 
 	ASSERT(x->nr_exits < UNIT_MAX_EXITS);
-	*index = x->k->nr_exits + x->nr_exits++;
+	*index = x->first_exit + x->nr_exits++;
 	exit = &x->k->exits[*index];
-	*exit = (struct unit_exit){.unit = x->k->nr_units, .target = (s32)(target - x->va), .back = back, .linked = UNIT_NONE};
+	*exit = (struct unit_exit){.unit = x->unit, .target = (s32)(target - x->va), .back = back, .linked = UNIT_NONE};
 	return exit;
 }
 
@@ -44,10 +44,10 @@ void xlate_guard(struct xlate *x, struct tail *stub, u64 target, u32 exit, bool 
 	struct unit_exit *e = &x->k->exits[exit];
 
 	if (x->mode & TCG_MODE_USER)
-		slot = x->itlb +
-		       (s32)((target >> MEM_PAGE_SHIFT & (TCG_ITLB_SIZE - 1)) * sizeof(struct tcg_itlb) + offsetof(struct tcg_itlb, id));
+		slot = xlate_itlb_slot(x->mode, target);
 	if (live) {
 		e_op_mem(&x->e, 0, 0x8b, T2, EENV(slot));
+		e->slot = code_offset(x, x->e.p) - 4;
 		e_align_patch(&x->e, 2);
 		e8(&x->e, 0x8d);
 		e8(&x->e, 0x89);
@@ -58,6 +58,7 @@ void xlate_guard(struct xlate *x, struct tail *stub, u64 target, u32 exit, bool 
 	} else {
 		e_align_patch(&x->e, 7);
 		e_op_mem(&x->e, 0, 0x81, 7, EENV(slot));
+		e->slot = code_offset(x, x->e.p) - 4;
 		e->guard = code_offset(x, x->e.p);
 		e32(&x->e, UINT32_MAX);
 		stub->fix[0] = e_jcc(&x->e, CC_NE, NULL);
@@ -100,7 +101,7 @@ void xlate_exit(struct xlate *x, u32 cc, u64 target, bool back, bool live)
 static void indirect(struct xlate *x)
 {
 	if (x->mode & TCG_MODE_AC) { /* its jump cache is small: the dispatcher uses it */
-		e_jmp(&x->e, x->k->rw + x->k->leave_lookup);
+		xlate_jmp_thunk(x, x->k->leave_lookup);
 		return;
 	}
 	e_pext(&x->e, T1, T0, EENV(offsetof(struct tcg_cpu, jump_mask)));
@@ -108,7 +109,7 @@ static void indirect(struct xlate *x)
 	e_load(&x->e, T2, EMEMX(H_RSP, T1, 8, x->jump));
 	e_lea(&x->e, T2, EMEMX(T2, T0, 1, 0));
 	e_jrcxz(&x->e, 5);
-	e_jmp(&x->e, x->k->rw + x->k->leave_lookup);
+	xlate_jmp_thunk(x, x->k->leave_lookup);
 	e_op_mem(&x->e, 0, 0xff, 4, EMEMX(H_RSP, T1, 8, x->jump + 8));
 }
 
@@ -200,7 +201,7 @@ static bool leave(struct xlate *x, const struct x86_insn *in)
 static void push_return(struct xlate *x, const struct x86_insn *in)
 {
 	xlate_check_push(x);
-	e_mov_imm(&x->e, T1, x->insn_va[x->cur] + in->len);
+	xlate_mov_va(x, T1, x->insn_va[x->cur] + in->len);
 	e_store(&x->e, T1, EMEM(T0, 0));
 	adjust_rsp(x, -8);
 }

@@ -17,6 +17,7 @@
 #include "tcg/unit.h"
 #include "tcg/x86_64/decode.h"
 #include "tcg/x86_64/emit.h"
+#include "tcg/x86_64/xlate.h"
 
 #define T0	    H_R10
 #define T1	    H_R11
@@ -51,10 +52,13 @@ struct xlate {
 	u64 insn_va[UNIT_MAX_INSNS];
 	u16 need[UNIT_MAX_INSNS + 1]; /* flags that are needed before each instruction, and after the last */
 	u32 cur;		      /* instruction being emitted */
-	u32 nr_tails, nr_exits, nr_marks;
+	u32 nr_tails, nr_exits, nr_marks, nr_relocs;
+	u32 unit, first_exit, first_reloc; /* numbers of what is being made */
+	u32 code;			  /* offset of the unit's code */
+	bool fixed;
 	struct tail tails[4 * UNIT_MAX_INSNS];
 	/* Offsets of this mode's tables from rsp. */
-	s32 tlb_r, tlb_w, jump, itlb;
+	s32 tlb_r, tlb_w, jump;
 	u32 tlb_index_mask; /* of va >> 8 */
 	s32 pext_mask;	    /* field with the mask for PEXT */
 	u32 jump_index_mask;
@@ -76,6 +80,12 @@ static inline bool xlate_live(const struct xlate *x)
 {
 	return x->need[x->cur];
 }
+/* What a copy of the unit must change, `back` bytes before the end of what is emitted. */
+void xlate_reloc(struct xlate *x, u32 kind, u32 back);
+/* call, jmp to a thunk; mov reg, guest address that moves with the unit's. */
+void xlate_call_thunk(struct xlate *x, u32 thunk);
+void xlate_jmp_thunk(struct xlate *x, u32 thunk);
+void xlate_mov_va(struct xlate *x, u32 reg, u64 va);
 struct tail *xlate_tail(struct xlate *x, enum tail_kind kind, bool live, u8 *fix, u32 arg);
 
 /* xlate_mem.c */

@@ -207,12 +207,16 @@ static bool place_rcx(struct xlate *x, const struct x86_insn *in, struct enc *n)
 	return true;
 }
 
+/* F2 and F3 that mean nothing are left out: F3 XCHG eax, esp would become PAUSE (its new register field is 0), and with LOCK they would
+ * begin a transaction (XACQUIRE). */
 static void emit_prefixes(struct xlate *x, const struct x86_insn *in)
 {
+	bool rep = in->map != MAP_1 && !in->lock;
+
 	for (u32 i = 0; i < in->nr_prefixes; i++) {
 		u8 p = in->bytes[i];
 
-		if (p == 0x66 || p == 0xf0 || p == 0xf2 || p == 0xf3)
+		if (p == 0x66 || p == 0xf0 || (rep && (p == 0xf2 || p == 0xf3)))
 			e8(&x->e, p);
 	}
 }
@@ -320,7 +324,11 @@ bool xlate_lea(struct xlate *x, const struct x86_insn *in)
 		u64 constant = (u64)(s64)m->disp + (m->base == X86_RIP ? x->insn_va[x->cur] + in->len : 0);
 
 		if (m->index == X86_NO_REG) {
-			e_mov_imm(&x->e, to, wide ? constant : (u32)constant);
+			if (m->base == X86_RIP && wide)
+				xlate_mov_va(x, to, constant);
+			else
+				e_mov_imm(&x->e, to, wide ? constant : (u32)constant);
+			x->fixed |= m->base == X86_RIP && !wide;
 		} else {
 			index = xlate_get(x, m->index, T1);
 			e8(&x->e, 0x40 | (u32)wide << 3 | (to >> 3) << 2 | (index >> 3) << 1);

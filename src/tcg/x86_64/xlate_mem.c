@@ -34,7 +34,11 @@ void xlate_ea(struct xlate *x, const struct x86_insn *in)
 	if (m->base == X86_RIP || (m->base == X86_NO_REG && m->index == X86_NO_REG)) {
 		if (m->base == X86_RIP)
 			constant += x->insn_va[x->cur] + in->len;
-		e_mov_imm(&x->e, T0, wide ? constant : (u32)constant);
+		if (m->base == X86_RIP && wide)
+			xlate_mov_va(x, T0, constant);
+		else
+			e_mov_imm(&x->e, T0, wide ? constant : (u32)constant);
+		x->fixed |= m->base == X86_RIP && !wide;
 	} else {
 		u32 base = m->base == X86_NO_REG ? 0 : xlate_get(x, m->base, T0);
 		u32 index = m->index == X86_NO_REG ? H_RSP : xlate_get(x, m->index, T1);

@@ -14,9 +14,9 @@ static struct emem flags_byte1(void)
  */
 bool xlate_callout(struct xlate *x, const struct x86_insn *in)
 {
-	e_mov_imm(&x->e, T0, x->insn_va[x->cur]);
+	xlate_mov_va(x, T0, x->insn_va[x->cur]);
 	e_mov_imm(&x->e, H_RCX, in->len);
-	e_call(&x->e, x->k->rw + x->k->callout);
+	xlate_call_thunk(x, x->k->callout);
 	return true;
 }
 

@@ -36,7 +36,13 @@ static long total(int n, ...)
 	return t;
 }
 
-#define CHECK(what) do { if (!(what)) { printf("check.c: %s\n", #what); return 1; } } while (0)
+#define CHECK(what) \
+	do { \
+		if (!(what)) { \
+			printf("check.c: %s\n", #what); \
+			return 1; \
+		} \
+	} while (0)
 
 int main(void)
 {
