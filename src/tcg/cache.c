@@ -9,11 +9,25 @@
 #include "tcg/unit.h"
 #include "tcg/x86_64/xlate.h"
 
+#define FIRST_COPY_CHUNK (CODE_CHUNKS - CODE_COPY_CHUNKS)
+
+static bool is_copy_chunk(u32 n)
+{
+	return n >= FIRST_COPY_CHUNK;
+}
+
+static u32 next_chunk(u32 n)
+{
+	if (n + 1 == FIRST_COPY_CHUNK)
+		return 0;
+	return n + 1 == CODE_CHUNKS ? FIRST_COPY_CHUNK : n + 1;
+}
+
 static void chunk_begin(struct tcg_code *k, u32 n)
 {
 	struct code_chunk *ch = &k->chunks[n];
 
-	k->cur = n;
+	k->cur[is_copy_chunk(n)] = n;
 	*ch = (struct code_chunk){.first_unit = n * k->max_units,
 				  .first_exit = n * k->max_exits,
 				  .first_insn = n * k->max_insns,
@@ -32,24 +46,24 @@ void cache_reset(struct tcg_code *k)
 		chunk_begin(k, n);
 }
 
-bool cache_has_room(const struct tcg_code *k)
+bool cache_has_room(const struct tcg_code *k, bool copies)
 {
-	const struct code_chunk *ch = &k->chunks[k->cur];
+	const struct code_chunk *ch = &k->chunks[k->cur[copies]];
 
-	return (k->cur + 1) * k->chunk_size - ch->used > UNIT_MAX_CODE && ch->nr_units < ch->first_unit + k->max_units &&
+	return (k->cur[copies] + 1) * k->chunk_size - ch->used > UNIT_MAX_CODE && ch->nr_units < ch->first_unit + k->max_units &&
 	       ch->nr_exits + UNIT_MAX_EXITS < ch->first_exit + k->max_exits &&
 	       ch->nr_insns + UNIT_MAX_INSNS < ch->first_insn + k->max_insns &&
 	       ch->nr_relocs + UNIT_MAX_RELOCS < ch->first_reloc + k->max_relocs;
 }
 
-void cache_make_room(struct tcg_cpu *c)
+void cache_make_room(struct tcg_cpu *c, bool copies)
 {
 	struct tcg_vm *t = c->t;
 	struct tcg_code *k = t->code;
 
 	tcg_exclusive_begin(t, c);
-	if (!cache_has_room(k)) { /* nobody else has done it meanwhile */
-		u32 next = (k->cur + 1) % CODE_CHUNKS;
+	if (!cache_has_room(k, copies)) { /* nobody else has done it meanwhile */
+		u32 next = next_chunk(k->cur[copies]);
 
 		for (u32 u = k->chunks[next].first_unit; u < k->chunks[next].nr_units; u++) {
 			if (!k->units[u].dead)
@@ -57,7 +71,7 @@ void cache_make_room(struct tcg_cpu *c)
 		}
 		chunk_begin(k, next);
 		for (u32 i = 0; i < t->nr_cpus; i++)
-			exec_forget_jumps(t->cpus[i]);
+			exec_forget_jumps(t->cpus[i], !copies); /* only user code is copied */
 		__atomic_store_n(&k->generation, k->generation + 1, __ATOMIC_RELAXED);
 		c->counters[TCG_C_EVICTED]++;
 	}
@@ -136,12 +150,13 @@ static void copy_exits(struct tcg_code *k, const struct unit *from, struct unit 
 
 bool cache_copy_unit(struct tcg_code *k, u32 donor, u64 va, u32 *unit)
 {
-	struct code_chunk *ch = &k->chunks[k->cur];
+	struct code_chunk *ch = &k->chunks[k->cur[true]];
 	const struct unit *from = &k->units[donor];
 	struct unit *to = &k->units[ch->nr_units];
 
 	*to = *from;
 	to->va = va;
+	to->copy = true;
 	to->code = ALIGN_UP(ch->used, 16);
 	to->poll_stub += to->code - from->code;
 	to->in = UNIT_NONE;

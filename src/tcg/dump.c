@@ -94,8 +94,7 @@ static void print_host(FILE *out, const struct tcg_code *k, const struct unit *u
 
 	for (u32 at = 0; at < u->code_len;) {
 		for (; mark < u->nr_insns && k->insns[u->insns + mark].code <= at; mark++)
-			fprintf(out, "      for %llx:\n",
-				(unsigned long long)(u->va + (u64)(s64)(int16_t)k->insns[u->insns + mark].guest));
+			fprintf(out, "      for %llx:\n", (unsigned long long)(u->va + (u64)(s64)(int16_t)k->insns[u->insns + mark].guest));
 		at += print_insn(out, k->rw + u->code + at, MIN(u->code_len - at, 15u), (u64)(uintptr_t)k->rx + u->code + at);
 	}
 }

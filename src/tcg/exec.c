@@ -44,10 +44,12 @@ static void wipe_jumps(struct tcg_jump *j, u32 n)
 		wipe_jump(j, &j[i]);
 }
 
-void exec_forget_jumps(struct tcg_cpu *c)
+void exec_forget_jumps(struct tcg_cpu *c, bool kernel)
 {
-	wipe_jumps(c->k_jump, TCG_JUMP_SIZE);
-	wipe_jumps(c->ac_jump, ARRAY_SIZE(c->ac_jump));
+	if (kernel) {
+		wipe_jumps(c->k_jump, TCG_K_JUMP_SIZE);
+		wipe_jumps(c->ac_jump, ARRAY_SIZE(c->ac_jump));
+	}
 	for (u32 i = 0; i < TCG_NR_CTX; i++)
 		wipe_jumps(tcg_ctx_at(c, i)->jump, TCG_JUMP_SIZE);
 }
@@ -75,7 +77,7 @@ void tcg_mode_update(struct tcg_cpu *c)
 		mode |= TCG_MODE_NM;
 	/* Jump caches know rip alone; units of the other kind are in them. */
 	if ((mode ^ c->mode) & TCG_MODE_NM)
-		exec_forget_jumps(c);
+		exec_forget_jumps(c, true);
 	c->mode = mode;
 }
 
@@ -97,7 +99,7 @@ static struct tcg_jump *jump_slot(struct tcg_cpu *c, u64 rip)
 		return &tcg_ctx_at(c, c->ctx)->jump[rip >> 1 & (TCG_JUMP_SIZE - 1)];
 	if (c->mode & TCG_MODE_AC)
 		return &c->ac_jump[rip >> 1 & (ARRAY_SIZE(c->ac_jump) - 1)];
-	return &c->k_jump[rip >> 1 & (TCG_JUMP_SIZE - 1)];
+	return &c->k_jump[rip >> 1 & (TCG_K_JUMP_SIZE - 1)];
 }
 
 /* Host address of the code for c->rip, found or made; 0: interpret. */

@@ -12,8 +12,8 @@ int exec_signals_init(struct err *e) MUST_CHECK;
 int exec_thread_init(struct tcg_cpu *c, struct err *e) MUST_CHECK;
 void exec_thread_fini(void);
 
-/* Empties the jump caches. The vCPU stands still, or it is the caller's. */
-void exec_forget_jumps(struct tcg_cpu *c);
+/* Empties the jump caches, of user code only or of both. The vCPU stands still, or it is the caller's. */
+void exec_forget_jumps(struct tcg_cpu *c, bool kernel);
 
 /* Called by translated code: interprets the instruction of len bytes at va. True: translated code may go on after it. Lean. */
 bool exec_callout(struct tcg_cpu *c, u64 va, u32 len);

@@ -38,14 +38,14 @@ static void jump_wipe(struct tcg_jump *table, u32 size)
 	table[0].neg = 1;
 }
 
-static void code_wipe(struct tcg_seen *s, struct tcg_itlb *itlb, struct tcg_jump *jump)
+static void code_wipe(struct tcg_seen *s, struct tcg_itlb *itlb, struct tcg_jump *jump, u32 jumps)
 {
 	if (!s->code_large)
 		return;
 	words_zero(s->code, ARRAY_SIZE(s->code));
 	s->code_large = 0;
 	words_zero(itlb, TCG_ITLB_SIZE * sizeof(*itlb) / 8);
-	jump_wipe(jump, TCG_JUMP_SIZE);
+	jump_wipe(jump, jumps);
 }
 
 void mmu_adopt_epoch(struct tcg_cpu *c)
@@ -64,7 +64,7 @@ static void k_code_wipe(struct tcg_cpu *c)
 		jump_wipe(c->ac_jump, ARRAY_SIZE(c->ac_jump));
 		c->k_epoch = __atomic_add_fetch(&c->t->code_epoch, 1, __ATOMIC_SEQ_CST);
 	}
-	code_wipe(&c->mmu.k, c->k_itlb, c->k_jump);
+	code_wipe(&c->mmu.k, c->k_itlb, c->k_jump, TCG_K_JUMP_SIZE);
 	c->mmu.nonglobal_code = false;
 }
 
@@ -76,7 +76,7 @@ static void ctx_wipe(struct tcg_cpu *c, u32 i)
 	table_wipe(ctx->user_w, TCG_TLB_SIZE, &ctx->touched_user[1]);
 	table_wipe(ctx->ac_r, TCG_AC_SIZE, &ctx->touched_ac[0]);
 	table_wipe(ctx->ac_w, TCG_AC_SIZE, &ctx->touched_ac[1]);
-	code_wipe(&ctx->seen, ctx->itlb, ctx->jump);
+	code_wipe(&ctx->seen, ctx->itlb, ctx->jump, TCG_JUMP_SIZE);
 	words_zero(ctx->seen.large, ARRAY_SIZE(ctx->seen.large));
 	ctx->seen.huge = 0;
 	ctx->has_global[0] = ctx->has_global[1] = false;
@@ -156,7 +156,7 @@ static void ctx_drop(struct tcg_cpu *c, u32 i, u64 va)
 	table_drop(ctx->ac_r, TCG_AC_SIZE, va, size);
 	table_drop(ctx->ac_w, TCG_AC_SIZE, va, size);
 	if (mmu_seen_code(&ctx->seen, va, size))
-		code_wipe(&ctx->seen, ctx->itlb, ctx->jump);
+		code_wipe(&ctx->seen, ctx->itlb, ctx->jump, TCG_JUMP_SIZE);
 	c->mmu.gen[i]++;
 }
 

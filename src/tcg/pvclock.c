@@ -110,6 +110,7 @@ static u64 *kept_msr(struct tcg_cpu *c, u32 msr)
 
 	if (i >= ARRAY_SIZE(feature) || !feature[i] || !shown || !(shown->eax >> feature[i] & 1))
 		return NULL;
+	fpu_save(c);
 	return vcpu_kept_msr(c, msr);
 }
 

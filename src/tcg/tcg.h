@@ -43,8 +43,9 @@ struct tcg_jump {
 	u64 neg; /* -rip; zero: only rip 0 hits, and slot 0 holds neg = 1 when it is invalid */
 	u64 host;
 };
-#define TCG_JUMP_BITS 10
-#define TCG_JUMP_SIZE (1u << TCG_JUMP_BITS)
+#define TCG_JUMP_BITS	10
+#define TCG_JUMP_SIZE	(1u << TCG_JUMP_BITS)
+#define TCG_K_JUMP_SIZE 4096u /* of kernel code: rip bits 1..12 */
 
 /* Where code pages are. id names the pair (va, gpa) for the guards of jumps between pages; 0: invalid. */
 struct tcg_itlb {
@@ -145,10 +146,10 @@ struct tcg_cpu {
 	bool nmi_masked;
 	bool irq_waiting; /* an interrupt or NMI is held back by IF or nmi_masked: what lifts that asks for TCG_REQ_SHOOT */
 	struct x86_seg seg[X86_NR_SEGS];
-	u64 host_rsp;					     /* of the thread, while translated code runs */
-	u64 scratch[8];					     /* of translated code */
-	u64 bits31, bits63;				     /* constants 31 and 63 */
-	u64 index_mask, index_mask_ac, page_mask, jump_mask; /* constants for PEXT: bits 12-21, bits 12-19, ~4095, bits 1-10 */
+	u64 host_rsp;							  /* of the thread, while translated code runs */
+	u64 scratch[8];							  /* of translated code */
+	u64 bits31, bits63;						  /* constants 31 and 63 */
+	u64 index_mask, index_mask_ac, page_mask, jump_mask, k_jump_mask; /* constants for PEXT: bits 12-21, bits 12-19, ~4095, bits 1-10 */
 	u32 k_epoch;   /* what jumps between kernel pages are guarded by: counts changes of mappings that kernel code was executed from */
 	u32 exit_unit; /* unit that was left, or UINT32_MAX: by exit_rip */
 	u64 exit_rip;  /* why translated code came back: exec.c */
@@ -187,7 +188,7 @@ struct tcg_cpu {
 	void *trans;	    /* exec.c's own */
 	u64 counters[32];   /* enum tcg_counter */
 	struct tcg_itlb k_itlb[TCG_ITLB_SIZE];
-	struct tcg_jump k_jump[TCG_JUMP_SIZE], ac_jump[64];
+	struct tcg_jump k_jump[TCG_K_JUMP_SIZE], ac_jump[64];
 	struct tcg_tlb k_r[TCG_TLB_SIZE], k_w[TCG_TLB_SIZE];
 	u8 fpu[X86_XSAVE_MAX] __attribute__((aligned(64))); /* standard XSAVE format; valid while !fpu_live */
 };
@@ -198,7 +199,7 @@ struct tcg_cpu {
 enum tcg_counter {
 	TCG_C_INTERP,	/* instructions interpreted */
 	TCG_C_UNITS,	/* units translated */
-	TCG_C_COPIES,     /* units made by copying one for another address */
+	TCG_C_COPIES,	/* units made by copying one for another address */
 	TCG_C_INSNS,	/* guest instructions translated */
 	TCG_C_TRANS_NS, /* spent translating */
 	TCG_C_FILLS,	/* TLB misses that were filled */

@@ -86,8 +86,8 @@ void tools_unit(struct tcg_cpu *c, u32 unit)
 
 	fpu_save(c);
 	if (c->t->vm->trace)
-		trace(c->t->vm->trace, tcg_unit, "vcpu=%u unit=%u va=0x%llx gpa=0x%llx mode=0x%x insns=%u exits=%u bytes=%u", c->v->index, unit,
-		      (unsigned long long)u->va, (unsigned long long)u->gpa, u->mode, u->nr_insns, u->nr_exits, u->code_len);
+		trace(c->t->vm->trace, tcg_unit, "vcpu=%u unit=%u va=0x%llx gpa=0x%llx mode=0x%x insns=%u exits=%u bytes=%u", c->v->index,
+		      unit, (unsigned long long)u->va, (unsigned long long)u->gpa, u->mode, u->nr_insns, u->nr_exits, u->code_len);
 	if (o->verify)
 		verify(c->t, unit);
 	if (o->dump)

@@ -16,7 +16,8 @@ struct tcg_tools {
 	u64 nr_verified, verify_ns;
 };
 
-/* For a VM that has its code memory. By the configuration; HUSK_TCG_VERIFY in the environment switches the verifier on too (tests without a configuration). */
+/* For a VM that has its code memory. By the configuration; HUSK_TCG_VERIFY in the environment switches the verifier on too (tests without a
+ * configuration). */
 int tools_new(struct tcg_vm *t, struct err *e) MUST_CHECK;
 void tools_free(struct tcg_vm *t); /* accepts what never was; prints what was counted */
 /* A new unit; the guest's vector state is saved first. Ends husk if the verifier finds fault. ctx: vcpu, with the code's lock */

@@ -132,7 +132,8 @@ static u32 hash_of(u64 gpa, u8 mode)
 
 /* What find has met of units for the same code at other addresses. */
 struct others {
-	u32 newest, oldest, nr; /* UNIT_NONE: no such unit */
+	u32 any, oldest_copy; /* UNIT_NONE: no such unit */
+	u32 copies;
 };
 
 static u32 find(const struct tcg_code *k, u64 va, u64 gpa, u8 mode, struct others *o)
@@ -147,9 +148,11 @@ static u32 find(const struct tcg_code *k, u64 va, u64 gpa, u8 mode, struct other
 			continue;
 		if (n->va == va)
 			break;
-		if (!o->nr++)
-			o->newest = u;
-		o->oldest = u;
+		o->any = u;
+		if (n->copy) {
+			o->oldest_copy = u;
+			o->copies++;
+		}
 	}
 	return u;
 }
@@ -261,14 +264,14 @@ static u32 make(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode, struct code_page2 *
 	claim_page(c, page);
 	code_lock(k);
 	u = find(k, va, gpa, mode, &others);
-	if (u == UNIT_NONE && others.nr >= UNIT_MAX_COPIES)
-		unit_kill(k, others.oldest); /* of a process that is no more, most likely */
+	if (u == UNIT_NONE && others.copies >= UNIT_MAX_COPIES)
+		unit_kill(k, others.oldest_copy); /* of a process that is no more, most likely */
 	k->page2 = *page2;
 	if (page2->known && page2->gpa != UNIT_NO_PAGE && !is_claimed(k, page_number(c->t, page2->gpa)))
 		k->page2.gpa = UNIT_NO_PAGE;
 	/* The page may have been given up again meanwhile: then the interpreter runs this once. */
-	if (u == UNIT_NONE && cache_has_room(k) && is_claimed(k, page))
-		u = translate(c, va, gpa, mode, others.newest);
+	if (u == UNIT_NONE && cache_has_room(k, false) && cache_has_room(k, true) && is_claimed(k, page))
+		u = translate(c, va, gpa, mode, others.any);
 	page2->wanted = k->page2.wanted;
 	code_unlock(k);
 	return u;
@@ -288,8 +291,10 @@ u32 unit_get(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode)
 	code_unlock(k);
 	if (u != UNIT_NONE)
 		return u;
-	if (!cache_has_room(k))
-		cache_make_room(c);
+	for (u32 copies = 0; copies < 2; copies++) {
+		if (!cache_has_room(k, copies))
+			cache_make_room(c, copies);
+	}
 	u = make(c, va, gpa, mode, &page2);
 	if (u != UNIT_NONE || !page2.wanted)
 		return u;

@@ -17,21 +17,22 @@
 
 #include "tcg/tcg.h"
 
-#define UNIT_MAX_INSNS 48u
-#define UNIT_MAX_EXITS 24u
-#define UNIT_MAX_RELOCS 512u
-#define UNIT_MAX_CODE  (32 * KIB)
-#define CODE_CHUNKS    16u
-#define UNIT_MAX_COPIES 16u /* of a unit, at different addresses */
-#define UNIT_ID_CACHE  0x4000u
-#define UNIT_HASH_BITS 16
-#define UNIT_NONE      UINT32_MAX
-#define UNIT_NO_PAGE   UINT64_MAX
+#define UNIT_MAX_INSNS	 48u
+#define UNIT_MAX_EXITS	 24u
+#define UNIT_MAX_RELOCS	 512u
+#define UNIT_MAX_CODE	 (32 * KIB)
+#define CODE_CHUNKS	 16u /* the last CODE_COPY_CHUNKS for copies: they live short, and must not drive out what they are made of */
+#define CODE_COPY_CHUNKS 5u
+#define UNIT_MAX_COPIES	 16u /* of a unit, at different addresses */
+#define UNIT_ID_CACHE	 0x4000u
+#define UNIT_HASH_BITS	 16
+#define UNIT_NONE	 UINT32_MAX
+#define UNIT_NO_PAGE	 UINT64_MAX
 
 struct unit_exit {
 	u32 unit;	/* whose */
 	u32 site;	/* code offset of the rel32 that is patched */
-	u32 slot;  /* code offset of the guard's displacement */
+	u32 slot;	/* code offset of the guard's displacement */
 	u32 guard;	/* code offset of the guard's id, or 0: target in the same page */
 	u32 stub;	/* code offset of the stub */
 	s32 target;	/* guest address - unit's va */
@@ -64,12 +65,13 @@ struct unit {
 	bool dead, interp; /* interp: its first instruction is not translated */
 	u32 hash_next, in;
 	struct unit_link {
-		u32 prev, next; /* unit + 1, or 0 */
-	} page, page2; /* lists of the units in a page: the first, and the one that the last instruction ends in */
-	u64 gpa2;	     /* second page, that the last instruction ends in, or UNIT_NO_PAGE */
-	u32 id2;	/* what the guard of the second page compares */
+		u32 prev, next;	  /* unit + 1, or 0 */
+	} page, page2;		  /* lists of the units in a page: the first, and the one that the last instruction ends in */
+	u64 gpa2;		  /* second page, that the last instruction ends in, or UNIT_NO_PAGE */
+	u32 id2;		  /* what the guard of the second page compares */
 	u32 exits, insns, relocs; /* first one in the arrays */
 	u16 nr_relocs;
+	bool copy;
 	bool fixed; /* cannot be copied: holds what depends on its address in other forms */
 };
 
@@ -94,11 +96,12 @@ struct tcg_code {
 	int fd;	     /* owned memfd */
 	u8 *rw, *rx; /* the two mappings */
 	u64 size;
-	u32 thunks_end, chunk_size, cur;
+	u32 thunks_end, chunk_size;
+	u32 cur[2]; /* chunk that is being filled: with translations, with copies */
 	struct code_chunk chunks[CODE_CHUNKS];
 	u32 max_units, max_exits, max_insns, max_relocs; /* in a chunk */
-	u32 lock;	/* spin lock, atomic */
-	u32 generation; /* of the whole cache: jump caches of another one are stale */
+	u32 lock;					 /* spin lock, atomic */
+	u32 generation;					 /* of the whole cache: jump caches of another one are stale */
 	struct unit *units;
 	struct unit_exit *exits;
 	struct unit_insn *insns;
@@ -146,9 +149,9 @@ void unit_kill(struct tcg_code *k, u32 u);
 /* Empties everything. ctx: before start */
 void cache_reset(struct tcg_code *k);
 /* Whether the largest unit still fits. */
-bool cache_has_room(const struct tcg_code *k);
+bool cache_has_room(const struct tcg_code *k, bool copies);
 /* Evicts the oldest chunk. Stops all vCPUs: not with the lock held. */
-void cache_make_room(struct tcg_cpu *c);
+void cache_make_room(struct tcg_cpu *c, bool copies);
 /* A copy of unit `donor`, which is not fixed, for another address of the same code. With the lock, and room. */
 bool cache_copy_unit(struct tcg_code *k, u32 donor, u64 va, u32 *unit);
 

@@ -73,6 +73,7 @@ static void init_cpu(struct tcg_cpu *c, struct vcpu *v, u8 *row)
 	c->bits31 = 31;
 	c->bits63 = 63;
 	c->jump_mask = (TCG_JUMP_SIZE - 1ull) << 1;
+	c->k_jump_mask = (TCG_K_JUMP_SIZE - 1ull) << 1;
 }
 
 int tcg_vcpu_init(struct vcpu *v, struct err *e)

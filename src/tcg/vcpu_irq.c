@@ -169,6 +169,8 @@ void vcpu_timer_check(struct tcg_cpu *c)
 		return;
 	}
 	tm->deadline = 0;
+	if (!lapic_tsc_deadline(c->lapic))
+		fpu_save(c); /* the other modes count on the VM's clock */
 	lapic_timer_expire(c->lapic);
 }
 
@@ -205,8 +207,10 @@ static u8 accept_interrupt(struct tcg_cpu *c)
 	if (vector >= 0)
 		return (u8)vector;
 	vector = lapic_pending(c->lapic);
-	if (vector < 0)
+	if (vector < 0) {
+		fpu_save(c); /* a device's lock */
 		return chips_extint_accept(c->t->chips, c->v->index);
+	}
 	lapic_accept(c->lapic, (u8)vector);
 	return (u8)vector;
 }

@@ -100,18 +100,6 @@ void mem_fini(struct mem *m)
 	*m = (struct mem){.fd = -1};
 }
 
-const struct mem_region *mem_find(const struct mem *m, u64 gpa, u64 len)
-{
-	for (u32 i = 0; i < m->nr_regions; i++) {
-		const struct mem_region *r = &m->regions[i];
-		u64 offset = gpa - r->gpa; /* wraps to a huge value below the region */
-
-		if (offset < r->size)
-			return len <= r->size - offset ? r : NULL;
-	}
-	return NULL;
-}
-
 int mem_read(const struct mem *m, u64 gpa, void *dst, u64 len)
 {
 	const void *p = mem_ptr(m, gpa, len);

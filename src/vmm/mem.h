@@ -52,8 +52,19 @@ struct mem_range { /* what the machine wants where */
 int mem_init(struct mem *m, const struct mem_range *ranges, u32 nr, enum mem_huge huge, struct err *e) MUST_CHECK;
 void mem_fini(struct mem *m); /* accepts zeroed */
 
-/* The region that holds [gpa, gpa + len) whole, or NULL. len 0 needs gpa inside a region. ctx: any */
-const struct mem_region *mem_find(const struct mem *m, u64 gpa, u64 len);
+/* The region that holds [gpa, gpa + len) whole, or NULL. len 0 needs gpa inside a region. Inline: for code that must not touch vector
+ * registers as well (src/tcg). ctx: any */
+static inline const struct mem_region *mem_find(const struct mem *m, u64 gpa, u64 len)
+{
+	for (u32 i = 0; i < m->nr_regions; i++) {
+		const struct mem_region *r = &m->regions[i];
+		u64 offset = gpa - r->gpa; /* wraps to a huge value below the region */
+
+		if (offset < r->size)
+			return len <= r->size - offset ? r : NULL;
+	}
+	return NULL;
+}
 
 /* Host address of [gpa, gpa + len), or NULL when any byte of it is not RAM of one region. ctx: any */
 static inline void *mem_ptr(const struct mem *m, u64 gpa, u64 len)

@@ -104,7 +104,7 @@ struct rig {
 	struct tcg_cpu *c;
 	u64 next_table;
 	enum rig_mode mode;
-	u64 polls;		   /* requests that were answered */
+	u64 requests;		   /* requests that were answered */
 	u64 serial, seen;	   /* runs; the one that the last tick of the watchdog saw */
 	struct sigaction next[65]; /* handlers of signals.c */
 	volatile bool timeout;
@@ -116,11 +116,9 @@ static struct rig *rig;
 void __wrap_vcpu_deliver(struct tcg_cpu *c);
 void __wrap_vcpu_deliver(struct tcg_cpu *c)
 {
-	__atomic_store_n(&c->requests, 0, __ATOMIC_RELAXED);
-	c->poll = TCG_POLL_NONE;
-	rig->polls++;
-	if (rig->polls % 8 == 0)
+	if (__atomic_exchange_n(&c->requests, 0, __ATOMIC_RELAXED) && ++rig->requests % 4 == 0)
 		mmu_flush_all(c);
+	c->poll = TCG_POLL_NONE;
 	if (rig->timeout)
 		c->exc = (struct tcg_exception){.pending = true, .vector = TIMEOUT};
 }

@@ -90,6 +90,10 @@ _Noreturn void tcg_raise_pf(struct tcg_cpu *c, u64 va, u32 error)
 	(void)c;
 	stub_raise((struct tcg_exception){.vector = X86_PF, .has_error = true, .error = error, .address = va});
 }
+void fpu_save(struct tcg_cpu *c)
+{
+	(void)c;
+}
 void tcg_request(struct tcg_cpu *c, u32 req)
 {
 	(void)c;

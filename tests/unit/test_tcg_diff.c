@@ -6,7 +6,7 @@
  * TCG_DIFF_SECONDS, TCG_DIFF_COUNT: how long; TCG_DIFF_SEED: which; TCG_DIFF_ONLY=0..3: one kind (enum kind). A failure prints the
  * seed of its case, which TCG_DIFF_SEED with TCG_DIFF_COUNT=1 repeats.
  */
-#include "tcg_diff_gen.h"
+#include "tcg_diff_seq.h"
 
 #include <dlfcn.h>
 #include <time.h>
@@ -227,6 +227,14 @@ static bool is_faulted_mmx(const struct image *m)
 	return false;
 }
 
+/* VCVTPS2PH may have set MXCSR's flags when its store faults (SDM 2C). */
+static bool is_faulted_convert(const struct image *m)
+{
+	struct x86_insn in;
+
+	return decode_fault(m, &in) && in.map == MAP_0F3A && in.opcode == 0x1d && in.enc != ENC_LEGACY;
+}
+
 /* FSTP m80 and FBSTP over the end of a page are two stores to this processor: the first is done when the second faults. */
 static bool is_torn_store(const struct image *m)
 {
@@ -277,7 +285,7 @@ static const char *compare(bool translator)
 		return "flag";
 	if (memcmp(n->page, g->page, sizeof(n->page)) != 0 && !(d.fp && is_torn_store(n)))
 		return "memory";
-	if (!d.fp || is_faulted_mmx(n))
+	if (!d.fp || is_faulted_mmx(n) || is_faulted_convert(n))
 		return NULL;
 	return fp_compare(n->fp, g->fp);
 }
@@ -490,7 +498,7 @@ static void translator_and_interpreter_do_what_the_processor_does(void **state)
 	}
 	rig_drop_signals();
 	print_message("%llu instances, %llu to the end, %llu did not end, %llu requests on the way\n", (unsigned long long)d.done,
-		      (unsigned long long)d.clean, (unsigned long long)d.aborted, (unsigned long long)rig->polls);
+		      (unsigned long long)d.clean, (unsigned long long)d.aborted, (unsigned long long)rig->requests);
 	assert_int_equal(wrong, 0);
 }
 

@@ -322,6 +322,11 @@
 	GL(g7, R, 3, BY_RM, g7_svm) \
 	GL(g7, R, 5, BY_RM, g7_pkru) \
 	GL(g7, R, 7, BY_RM, g7_swapgs) \
+	GL(g7_66, R, 1, BY_RM, g7_tdx) \
+	G(g7_tdx, M, 4, UNSUPPORTED, NONE, 0, NONE, NONE, N, 0) \
+	G(g7_tdx, M, 5, UNSUPPORTED, NONE, 0, NONE, NONE, N, 0) \
+	G(g7_tdx, M, 6, UNSUPPORTED, NONE, 0, NONE, NONE, N, 0) \
+	G(g7_tdx, M, 7, UNSUPPORTED, NONE, 0, NONE, NONE, N, 0) \
 	GL(g7_f3, R, 5, BY_RM, g7_uintr) \
 	GL(g7_f2, R, 5, BY_RM, g7_tsxld) \
 	G(g7_f3, M, 5, UNSUPPORTED, NONE, 0, NONE, NONE, XN, Mq) \

@@ -44,24 +44,35 @@ static u64 span(const struct str *s, u32 seg, u64 off, u64 va, bool write)
 	return n;
 }
 
-/* Finds where the operands are; faults for the first element. The number of elements to do at once, 0: they are not both plain RAM. */
+static u64 prepare_src(struct str *s, u64 n)
+{
+	s->src = interp_linear(s->c, s->seg, reg(s, X86_RSI), s->size, false);
+	s->hsrc = mmu_host(s->c, s->src, s->size, MMU_READ, tcg_data_mode(s->c));
+	return MIN(n, span(s, s->seg, reg(s, X86_RSI), s->src, false));
+}
+
+static u64 prepare_dst(struct str *s, u64 n)
+{
+	bool write = s->op == OP_MOVS || s->op == OP_STOS || s->op == OP_INS;
+
+	s->dst = interp_linear(s->c, X86_ES, reg(s, X86_RDI), s->size, write);
+	s->hdst = mmu_host(s->c, s->dst, s->size, write ? MMU_WRITE : MMU_READ, tcg_data_mode(s->c));
+	return MIN(n, span(s, X86_ES, reg(s, X86_RDI), s->dst, write));
+}
+
+/* Finds where the operands are; faults for the first element: CMPS reads rDI's first, as processors do. The number of elements to do at
+ * once, 0: they are not both plain RAM. */
 static u64 prepare(struct str *s)
 {
-	enum tcg_mmu_mode mode = tcg_data_mode(s->c);
-	bool write = s->op == OP_MOVS || s->op == OP_STOS || s->op == OP_INS;
 	u64 n = s->count;
 
 	s->hsrc = s->hdst = NULL;
-	if (s->uses_src) {
-		s->src = interp_linear(s->c, s->seg, reg(s, X86_RSI), s->size, false);
-		s->hsrc = mmu_host(s->c, s->src, s->size, MMU_READ, mode);
-		n = MIN(n, span(s, s->seg, reg(s, X86_RSI), s->src, false));
-	}
-	if (s->uses_dst) {
-		s->dst = interp_linear(s->c, X86_ES, reg(s, X86_RDI), s->size, write);
-		s->hdst = mmu_host(s->c, s->dst, s->size, write ? MMU_WRITE : MMU_READ, mode);
-		n = MIN(n, span(s, X86_ES, reg(s, X86_RDI), s->dst, write));
-	}
+	if (s->op == OP_CMPS)
+		n = prepare_dst(s, n);
+	if (s->uses_src)
+		n = prepare_src(s, n);
+	if (s->uses_dst && s->op != OP_CMPS)
+		n = prepare_dst(s, n);
 	if ((s->uses_src && !s->hsrc) || (s->uses_dst && !s->hdst))
 		return 0;
 	return s->c->mode & TCG_MODE_TF ? 1 : n;

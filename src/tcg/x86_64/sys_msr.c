@@ -33,6 +33,8 @@ enum {
 	MSR_MTRR_DEF_TYPE = 0x2ff,
 	MSR_TSC_DEADLINE = 0x6e0,
 	MSR_X2APIC = 0x800,
+	MSR_X2APIC_TMICT = 0x838, /* initial count; then current count, divide configuration */
+	MSR_X2APIC_TDCR = 0x83e,
 	MSR_X2APIC_LAST = 0x8ff,
 	MSR_XSS = 0xda0,
 	MSR_KVM = 0x4b564d00,
@@ -199,6 +201,13 @@ static bool write_masked(u64 *field, u64 value, u64 bits)
 
 /* ---- the rest ---- */
 
+/* The timer's registers count on the VM's clock, which is not lean. */
+static void save_for_clock(struct tcg_cpu *c, u32 index)
+{
+	if (index >= MSR_X2APIC_TMICT && index <= MSR_X2APIC_TDCR)
+		fpu_save(c);
+}
+
 static bool read_other(struct tcg_cpu *c, u32 index, u64 *value)
 {
 	u8 kind;
@@ -208,8 +217,10 @@ static bool read_other(struct tcg_cpu *c, u32 index, u64 *value)
 		*value = *field;
 		return true;
 	}
-	if (index >= MSR_X2APIC && index <= MSR_X2APIC_LAST)
+	if (index >= MSR_X2APIC && index <= MSR_X2APIC_LAST) {
+		save_for_clock(c, index);
 		return lapic_msr_read(c->lapic, index, value);
+	}
 	if (index == MSR_KVM_WALL_CLOCK_OLD || index == MSR_KVM_SYSTEM_TIME_OLD || (index >= MSR_KVM && index <= MSR_KVM_LAST))
 		return pvclock_read_msr(c, index, value);
 	return read_amd(c, index, value);
@@ -276,8 +287,10 @@ bool sys_rdmsr(struct tcg_cpu *c, u32 index, u64 *value)
 
 static bool write_lapic(struct tcg_cpu *c, u32 index, u64 value)
 {
-	bool ok = index == MSR_APIC_BASE ? lapic_set_base(c->lapic, value) : lapic_msr_write(c->lapic, index, value);
+	bool ok;
 
+	save_for_clock(c, index);
+	ok = index == MSR_APIC_BASE ? lapic_set_base(c->lapic, value) : lapic_msr_write(c->lapic, index, value);
 	sys_look_lapic(c);
 	return ok;
 }

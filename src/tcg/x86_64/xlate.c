@@ -46,7 +46,8 @@ void xlate_mov_va(struct xlate *x, u32 reg, u64 va)
 
 s32 xlate_itlb_slot(u8 mode, u64 va)
 {
-	s32 table = mode & TCG_MODE_USER ? (s32)TCG_CTX_OFFSET + (s32)offsetof(struct tcg_ctx, itlb) : (s32)offsetof(struct tcg_cpu, k_itlb);
+	s32 table = mode & TCG_MODE_USER ? (s32)TCG_CTX_OFFSET + (s32)offsetof(struct tcg_ctx, itlb)
+					 : (s32)offsetof(struct tcg_cpu, k_itlb);
 
 	return table + (s32)((va >> MEM_PAGE_SHIFT & (TCG_ITLB_SIZE - 1)) * sizeof(struct tcg_itlb) + offsetof(struct tcg_itlb, id));
 }
@@ -428,7 +429,7 @@ static void set_mode(struct xlate *x)
 		x->tlb_r = ctx + (s32)offsetof(struct tcg_ctx, user_r);
 		x->tlb_w = ctx + (s32)offsetof(struct tcg_ctx, user_w);
 		x->jump = ctx + (s32)offsetof(struct tcg_ctx, jump);
-		} else if (x->mode & TCG_MODE_AC) {
+	} else if (x->mode & TCG_MODE_AC) {
 		x->tlb_r = ctx + (s32)offsetof(struct tcg_ctx, ac_r);
 		x->tlb_w = ctx + (s32)offsetof(struct tcg_ctx, ac_w);
 		x->tlb_index_mask = (TCG_AC_SIZE - 1) << 4;
@@ -438,7 +439,7 @@ static void set_mode(struct xlate *x)
 
 static void begin(struct xlate *x, struct tcg_cpu *c, struct tcg_code *k, u64 va, u8 mode)
 {
-	const struct code_chunk *ch = &k->chunks[k->cur];
+	const struct code_chunk *ch = &k->chunks[k->cur[false]];
 
 	x->c = c;
 	x->k = k;
@@ -461,7 +462,7 @@ static void begin(struct xlate *x, struct tcg_cpu *c, struct tcg_code *k, u64 va
 bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u8 mode, u32 *unit)
 {
 	struct xlate *x = k->xlate;
-	struct code_chunk *ch = &k->chunks[k->cur];
+	struct code_chunk *ch = &k->chunks[k->cur[false]];
 	struct unit *u = &k->units[ch->nr_units];
 	u64 next;
 
@@ -473,8 +474,14 @@ bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u8 mode,
 	collect(x, &next);
 	if (k->page2.wanted)
 		return false;
-	*u = (struct unit){
-		.va = va, .gpa = gpa, .mode = mode, .code = e_off(&x->e), .in = UNIT_NONE, .exits = ch->nr_exits, .insns = ch->nr_insns, .relocs = ch->nr_relocs};
+	*u = (struct unit){.va = va,
+			   .gpa = gpa,
+			   .mode = mode,
+			   .code = e_off(&x->e),
+			   .in = UNIT_NONE,
+			   .exits = ch->nr_exits,
+			   .insns = ch->nr_insns,
+			   .relocs = ch->nr_relocs};
 	u->interp = x->nr == 0;
 	u->gpa2 = x->cross ? k->page2.gpa : UNIT_NO_PAGE;
 	u->id2 = k->page2.id;

@@ -104,7 +104,7 @@ static void indirect(struct xlate *x)
 		xlate_jmp_thunk(x, x->k->leave_lookup);
 		return;
 	}
-	e_pext(&x->e, T1, T0, EENV(offsetof(struct tcg_cpu, jump_mask)));
+	e_pext(&x->e, T1, T0, EENV(x->mode & TCG_MODE_USER ? offsetof(struct tcg_cpu, jump_mask) : offsetof(struct tcg_cpu, k_jump_mask)));
 	e_lea(&x->e, T1, EMEMX(T1, T1, 1, 0));
 	e_load(&x->e, T2, EMEMX(H_RSP, T1, 8, x->jump));
 	e_lea(&x->e, T2, EMEMX(T2, T0, 1, 0));

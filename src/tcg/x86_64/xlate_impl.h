@@ -54,7 +54,7 @@ struct xlate {
 	u32 cur;		      /* instruction being emitted */
 	u32 nr_tails, nr_exits, nr_marks, nr_relocs;
 	u32 unit, first_exit, first_reloc; /* numbers of what is being made */
-	u32 code;			  /* offset of the unit's code */
+	u32 code;			   /* offset of the unit's code */
 	bool fixed;
 	struct tail tails[4 * UNIT_MAX_INSNS];
 	/* Offsets of this mode's tables from rsp. */
