@@ -242,6 +242,28 @@ bool exec_callout(struct tcg_cpu *c, u64 va, u32 len)
 	return c->rip == va + len && c->mode == mode && c->ctx == ctx && c->fpu_live && !c->exc.pending && !c->halted && !c->shadow;
 }
 
+u64 exec_transfer(struct tcg_cpu *c, u64 va, u32 desc)
+{
+	const struct x86_insn insn = {.op = (u16)desc, .len = desc >> 16 & 0xff, .opsize = (u8)(desc >> 24), .mode = 64};
+	const struct tcg_jump *j;
+
+	c = (void *)(c->window0 + TCG_STACK_SIZE);
+	c->rip = va;
+	if (insn.op == OP_STAC || insn.op == OP_CLAC) {
+		c->rflags = insn.op == OP_STAC ? c->rflags | X86_FLAG_AC : c->rflags & ~X86_FLAG_AC;
+		tcg_mode_update(c);
+		c->rip += insn.len;
+	} else if (insn.op == OP_SYSRET && c->gpr[11] & X86_FLAG_TF) {
+		interp_step(c); /* knows when the trap is due */
+	} else {
+		sys_far(c, &insn);
+	}
+	if (c->exc.pending || !translatable(c) || !c->fpu_live || (u8)__atomic_load_n(&c->poll, __ATOMIC_RELAXED))
+		return 0;
+	j = jump_slot(c, c->rip);
+	return c->rip + j->neg == 0 && c->rip ? j->host : 0;
+}
+
 void tcg_exec(struct tcg_cpu *c)
 {
 	/* What was done of an instruction that raised is what it stored; from here on it is over. */

@@ -18,6 +18,10 @@ void exec_forget_jumps(struct tcg_cpu *c, bool kernel);
 /* Called by translated code: interprets the instruction of len bytes at va. True: translated code may go on after it. Lean. */
 bool exec_callout(struct tcg_cpu *c, u64 va, u32 len);
 
+/* The same for instructions that change the mode: SYSCALL, SYSRET, IRET, STAC, CLAC. desc: operation, length << 16, operand size << 24.
+ * Returns the host address to go on at, or 0: c->rip is for the dispatcher. */
+u64 exec_transfer(struct tcg_cpu *c, u64 va, u32 desc);
+
 /* vcpu.c: delivers what is pending: c->exc, NMI, interrupts, by the architecture's order; takes (clears) the requests it has looked at.
  * May raise. Called inside tcg_exec's setjmp. Lean. */
 void vcpu_deliver(struct tcg_cpu *c);

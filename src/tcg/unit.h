@@ -119,7 +119,7 @@ struct tcg_code {
 		u32 id;
 	} page2;
 	/* thunks: code offsets */
-	u32 enter, leave, leave_unit, leave_lookup, leave_fault, slow_dead, slow_live, callout;
+	u32 enter, leave, leave_unit, leave_lookup, leave_fault, slow_dead, slow_live, callout, transfer;
 	void *xlate; /* the translator's scratch */
 };
 

@@ -6,12 +6,15 @@
 #ifndef HUSK_TEST_HW_PROBE_H
 #define HUSK_TEST_HW_PROBE_H
 
+#include <asm/ldt.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #define HW_PAGE 4096u
 #define HW_REG	0x1111111111111100ll
@@ -23,8 +26,9 @@ struct hw_probe {
 	uint8_t *page; /* and one PROT_NONE behind it */
 	greg_t home[NGREG];
 	volatile int result; /* -1: at home */
-	uint64_t start;
+	uint64_t start, cs, rip;
 	void *stack;
+	bool has16;
 };
 static struct hw_probe hw;
 
@@ -40,7 +44,9 @@ __attribute__((no_stack_protector)) static void hw_signal(int sig, siginfo_t *in
 			hw.home[i] = regs[i];
 		for (int i = REG_R8; i <= REG_RSP; i++)
 			regs[i] = HW_REG;
-		regs[REG_RIP] = (greg_t)hw.start;
+		regs[REG_RIP] = (greg_t)hw.rip;
+		if (hw.cs)
+			regs[REG_CSGSFS] = (greg_t)(((uint64_t)regs[REG_CSGSFS] & ~0xffffull) | hw.cs);
 		regs[REG_EFL] |= HW_TF;
 		hw.result = HW_DONE;
 		return;
@@ -48,13 +54,21 @@ __attribute__((no_stack_protector)) static void hw_signal(int sig, siginfo_t *in
 	if (sig == SIGILL)
 		hw.result = HW_UD;
 	else if (sig == SIGSEGV && regs[REG_TRAPNO] == 14 && regs[REG_ERR] & 16 && (uint64_t)regs[REG_CR2] == next &&
-		 (uint64_t)regs[REG_RIP] == hw.start)
+		 (uint64_t)regs[REG_RIP] == hw.rip)
 		hw.result = HW_MORE;
 	else if (sig != SIGTRAP)
 		hw.result = HW_FAULT;
 	for (int i = 0; i < NGREG; i++)
-		if (i != REG_CSGSFS)
-			regs[i] = hw.home[i];
+		regs[i] = hw.home[i];
+}
+
+/* A 16-bit code segment that begins at the page. */
+static void hw_init16(void)
+{
+	struct user_desc desc = {.entry_number = 1, .limit = 0xffff, .contents = MODIFY_LDT_CONTENTS_CODE};
+
+	desc.base_addr = (unsigned)(uint64_t)hw.page;
+	hw.has16 = syscall(SYS_modify_ldt, 1, &desc, sizeof(desc)) == 0;
 }
 
 static void hw_init(void)
@@ -67,14 +81,17 @@ static void hw_init(void)
 	sigaltstack(&stack, NULL);
 	for (unsigned i = 0; i < sizeof(signals) / sizeof(*signals); i++)
 		sigaction(signals[i], &act, NULL);
-	hw.page = mmap(NULL, 2 * HW_PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	hw.page = mmap(NULL, 2 * HW_PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 	mprotect(hw.page + HW_PAGE, HW_PAGE, PROT_NONE);
+	hw_init16();
 }
 
-/* Runs the first len bytes. */
-static enum hw_result hw_run(const uint8_t *bytes, uint32_t len)
+/* Runs the first len bytes as code of mode bits. */
+static enum hw_result hw_run(const uint8_t *bytes, uint32_t len, uint32_t mode)
 {
 	hw.start = (uint64_t)hw.page + HW_PAGE - len;
+	hw.rip = mode == 16 ? HW_PAGE - len : hw.start;
+	hw.cs = mode == 64 ? 0 : mode == 32 ? 0x23 : 0xf;
 	memcpy((void *)hw.start, bytes, len);
 	hw.result = -1;
 	__asm__ volatile("int3; fninit"
@@ -86,12 +103,12 @@ static enum hw_result hw_run(const uint8_t *bytes, uint32_t len)
 }
 
 /* Bytes that the processor wants before it decides; *result is what came of it. */
-static uint32_t hw_length(const uint8_t *bytes, enum hw_result *result)
+static uint32_t hw_length(const uint8_t *bytes, uint32_t mode, enum hw_result *result)
 {
 	uint32_t len;
 
 	for (len = 1; len < 16; len++) {
-		*result = hw_run(bytes, len);
+		*result = hw_run(bytes, len, mode);
 		if (*result != HW_MORE)
 			break;
 	}

@@ -156,6 +156,16 @@ static void slow(struct emit *e, bool live, const u8 *leave_popped)
 	e_jmp(e, leave_popped);
 }
 
+/* Leaves for the dispatcher at c->rip; registers and flags are in their homes, rsp is struct tcg_cpu. */
+static void leave_at_rip(struct emit *e)
+{
+	e_load(e, H_RAX, ENV(rip));
+	e_store(e, H_RAX, ENV(exit_rip));
+	e_op_mem(e, 1, 0xc7, 0, ENV(exit_arg));
+	e32(e, LEAVE_LOOKUP);
+	go_back(e);
+}
+
 /* call callout: T0 = address of the instruction, ecx = its length. Returns when translated code can go on after it, else leaves. */
 static void callout(struct emit *e)
 {
@@ -179,11 +189,31 @@ static void callout(struct emit *e)
 	e8(e, 0xc3); /* ret */
 	e_patch(out, e->p);
 	e_lea(e, H_RSP, EMEM(H_RSP, 8));
-	e_load(e, H_RAX, ENV(rip));
-	e_store(e, H_RAX, ENV(exit_rip));
-	e_op_mem(e, 1, 0xc7, 0, ENV(exit_arg));
-	e32(e, LEAVE_LOOKUP);
-	go_back(e);
+	leave_at_rip(e);
+}
+
+/* jmp transfer: T0 = address of the instruction, ecx = description for exec_transfer. */
+static void transfer(struct emit *e)
+{
+	u8 *out;
+
+	e_mov(e, T1, H_RCX);
+	spill(e, 0);
+	save_flags(e, 0);
+	e_mov(e, H_RDI, H_RSP);
+	e_mov(e, H_RSI, T0);
+	e_mov(e, H_RDX, T1);
+	e_mov_imm(e, H_RAX, (u64)&exec_transfer);
+	e8(e, 0xff), e8(e, 0xd0);	       /* call rax */
+	e8(e, 0x48), e8(e, 0x85), e8(e, 0xc0); /* test rax, rax */
+	out = e_jcc(e, CC_E, NULL);
+	e_mov(e, T0, H_RAX);
+	e_op_mem(e, 0, 0x8b, H_RAX, ENV(rflags));
+	xlate_load_flags(e);
+	fill(e, 0);
+	e8(e, 0x41), e8(e, 0xff), e8(e, 0xe0 | (T0 & 7)); /* jmp T0 */
+	e_patch(out, e->p);
+	leave_at_rip(e);
 }
 
 void xlate_thunks(struct tcg_code *k, struct emit *e)
@@ -198,6 +228,8 @@ void xlate_thunks(struct tcg_code *k, struct emit *e)
 	go_back(e);
 	k->callout = e_off(e);
 	callout(e);
+	k->transfer = e_off(e);
+	transfer(e);
 	k->leave = e_off(e); /* call leave: ecx = reason */
 	leave = e->p;
 	e_op_mem(e, 0, 0x8f, 0, ENV(exit_rip)); /* pop [exit_rip] */

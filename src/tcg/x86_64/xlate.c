@@ -139,7 +139,13 @@ static bool can_translate(const struct xlate *x, const struct x86_insn *in)
 	case OP_SERIALIZE:
 		return true;
 	case OP_STI:
-		return !(x->mode & TCG_MODE_USER);
+	case OP_SYSRET:
+	case OP_IRET:
+	case OP_STAC:
+	case OP_CLAC:
+		return !(x->mode & TCG_MODE_USER) && in->opsize >= 4;
+	case OP_SYSCALL:
+		return x->mode & TCG_MODE_USER;
 	case OP_VEC:
 	case OP_X87:
 	case OP_EMMS:
@@ -154,10 +160,16 @@ static bool can_translate(const struct xlate *x, const struct x86_insn *in)
 	}
 }
 
+static bool changes_mode(u32 op)
+{
+	return op == OP_SYSCALL || op == OP_SYSRET || op == OP_IRET || op == OP_STAC || op == OP_CLAC;
+}
+
 /* The unit ends after it. */
 static bool ends_unit(u32 op)
 {
-	return op == OP_CALL || op == OP_CALL_IND || op == OP_JMP_IND || op == OP_RET || op == OP_JRCXZ || op == OP_LOOP;
+	return op == OP_CALL || op == OP_CALL_IND || op == OP_JMP_IND || op == OP_RET || op == OP_JRCXZ || op == OP_LOOP ||
+	       changes_mode(op);
 }
 
 /* The instruction at *va ends in the next page. If that page is known, the unit ends with this instruction; if not, it is asked for. */
@@ -231,6 +243,11 @@ static u16 need_after_last(struct xlate *x, u64 next)
 	case OP_RET:
 	case OP_JRCXZ:
 	case OP_LOOP:
+	case OP_SYSCALL:
+	case OP_SYSRET:
+	case OP_IRET:
+	case OP_STAC:
+	case OP_CLAC:
 		return (u16)X86_FLAGS_ARITH;
 	default:
 		return flags_needed_at(x, next);
@@ -275,6 +292,12 @@ static bool emit_insn(struct xlate *x, const struct x86_insn *in)
 	case OP_PUSHF:
 	case OP_POPF:
 		return xlate_system(x, in);
+	case OP_SYSCALL:
+	case OP_SYSRET:
+	case OP_IRET:
+	case OP_STAC:
+	case OP_CLAC:
+		return xlate_transfer(x, in);
 	default:
 		if (in->op >= OP_PUSH && in->op <= OP_SYSEXIT)
 			return xlate_flow(x, in);

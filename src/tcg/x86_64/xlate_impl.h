@@ -106,6 +106,7 @@ bool xlate_lea(struct xlate *x, const struct x86_insn *in);
 /* xlate_sys.c */
 bool xlate_system(struct xlate *x, const struct x86_insn *in);
 bool xlate_bit_string(struct xlate *x, const struct x86_insn *in);
+bool xlate_transfer(struct xlate *x, const struct x86_insn *in);
 bool xlate_callout(struct xlate *x, const struct x86_insn *in);
 bool xlate_is_callout(u32 op);
 

@@ -20,6 +20,15 @@ bool xlate_callout(struct xlate *x, const struct x86_insn *in)
 	return true;
 }
 
+/* An instruction that changes the mode, at the end of a unit. */
+bool xlate_transfer(struct xlate *x, const struct x86_insn *in)
+{
+	xlate_mov_va(x, T0, x->insn_va[x->cur]);
+	e_mov_imm(&x->e, H_RCX, in->op | (u32)in->len << 16 | (u32)in->opsize << 24);
+	xlate_jmp_thunk(x, x->k->transfer);
+	return true;
+}
+
 /* jne to the interpreter, at the start of this instruction. */
 static void leave_if_ne(struct xlate *x)
 {
