@@ -47,7 +47,7 @@ def qemu(kernel, initrd, cmdline, memory=1024, cpus=1, drive=None, cpu="max"):
            "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", cpus, "-m", memory, "-nodefaults", "-no-user-config", "-display", "none",
            "-no-reboot", "-serial", "stdio", "-kernel", kernel, "-initrd", initrd, "-append", cmdline]
     if drive:
-        cmd += ["-drive", f"file={drive},format=raw,if=none,id=d,readonly=on", "-device", "virtio-blk-device,drive=d"]
+        cmd += ["-drive", f"file={drive},file.locking=off,format=raw,if=none,id=d,readonly=on", "-device", "virtio-blk-device,drive=d"]
     return [str(c) for c in cmd]
 
 

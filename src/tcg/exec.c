@@ -75,8 +75,10 @@ void tcg_mode_update(struct tcg_cpu *c)
 		mode |= TCG_MODE_TF;
 	if (c->cr0 & (X86_CR0_TS | X86_CR0_EM) || !(c->cr4 & X86_CR4_OSFXSR) || !(c->cr4 & X86_CR4_OSXSAVE) || (c->xcr0 & 7) != 7)
 		mode |= TCG_MODE_NM;
+	if (c->cr4 & X86_CR4_FSGSBASE)
+		mode |= TCG_MODE_FSGS;
 	/* Jump caches know rip alone; units of the other kind are in them. */
-	if ((mode ^ c->mode) & TCG_MODE_NM)
+	if ((mode ^ c->mode) & (TCG_MODE_NM | TCG_MODE_FSGS))
 		exec_forget_jumps(c, true);
 	c->mode = mode;
 }

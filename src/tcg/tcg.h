@@ -111,6 +111,7 @@ struct tcg_mmu {
 #define TCG_MODE_TF   0x10 /* EFLAGS.TF, or a hardware breakpoint is armed: one instruction at a time */
 #define TCG_MODE_NM   0x20 /* CR0.TS or CR0.EM: vector and x87 instructions raise #NM or #UD: interpreted */
 #define TCG_MODE_PE   0x40 /* CR0.PE and not EFLAGS.VM */
+#define TCG_MODE_FSGS 0x80 /* CR4.FSGSBASE */
 
 /* Requests to a vCPU, from any thread (tcg_request). */
 #define TCG_REQ_KICK	0x01u /* leave vcpu_run */
@@ -146,9 +147,11 @@ struct tcg_cpu {
 	bool nmi_masked;
 	bool irq_waiting; /* an interrupt or NMI is held back by IF or nmi_masked: what lifts that asks for TCG_REQ_SHOOT */
 	struct x86_seg seg[X86_NR_SEGS];
-	u64 host_rsp;							  /* of the thread, while translated code runs */
-	u64 scratch[8];							  /* of translated code */
-	u64 bits31, bits63;						  /* constants 31 and 63 */
+	u64 host_rsp;			  /* of the thread, while translated code runs */
+	u64 scratch[8];			  /* of translated code */
+	u64 bits31, bits63;		  /* constants 31 and 63 */
+	u64 arith_mask, other_mask;	  /* constants for PEXT and PDEP: arithmetic flags; the others but RF and VM */
+	u8 with_if[256], without_if[256]; /* what STI and CLI make of bits 8-15 of rflags, without a flag */
 	u64 index_mask, index_mask_ac, page_mask, jump_mask, k_jump_mask; /* constants for PEXT: bits 12-21, bits 12-19, ~4095, bits 1-10 */
 	u32 k_epoch;   /* what jumps between kernel pages are guarded by: counts changes of mappings that kernel code was executed from */
 	u32 exit_unit; /* unit that was left, or UINT32_MAX: by exit_rip */

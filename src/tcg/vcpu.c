@@ -70,6 +70,12 @@ static void init_cpu(struct tcg_cpu *c, struct vcpu *v, u8 *row)
 	c->index_mask_ac = (TCG_AC_SIZE - 1ull) << MEM_PAGE_SHIFT;
 	c->page_mask = ~(MEM_PAGE_SIZE - 1);
 	c->pat = PAT_RESET;
+	c->arith_mask = X86_FLAGS_ARITH;
+	c->other_mask = ~(X86_FLAGS_ARITH | X86_FLAG_RF | X86_FLAG_VM);
+	for (u32 i = 0; i < 256; i++) {
+		c->with_if[i] = (u8)(i | X86_FLAG_IF >> 8);
+		c->without_if[i] = (u8)(i & ~(X86_FLAG_IF >> 8));
+	}
 	c->bits31 = 31;
 	c->bits63 = 63;
 	c->jump_mask = (TCG_JUMP_SIZE - 1ull) << 1;

@@ -235,6 +235,14 @@ static bool is_faulted_convert(const struct image *m)
 	return decode_fault(m, &in) && in.map == MAP_0F3A && in.opcode == 0x1d && in.enc != ENC_LEGACY;
 }
 
+/* A fault in the middle of REP CMPS or SCAS: flags are those from before, or, if an interrupt came in between, of the last elements. */
+static bool is_faulted_compare(const struct image *m)
+{
+	struct x86_insn in;
+
+	return decode_fault(m, &in) && (in.op == OP_CMPS || in.op == OP_SCAS) && in.rep;
+}
+
 /* FSTP m80 and FBSTP over the end of a page are two stores to this processor: the first is done when the second faults. */
 static bool is_torn_store(const struct image *m)
 {
@@ -248,7 +256,7 @@ static bool is_masked_x87_fault(const struct image *g)
 {
 	struct x86_insn in;
 
-	return decode_fault(g, &in) && in.op == OP_X87 && in.mem.access & OPND_W && (ld_le16(rig->start.fp) & 0x3f) != 0x3f;
+	return decode_fault(g, &in) && in.op == OP_X87 && in.mem.access & OPND_W && (ld_le16(g->fp) & 0x3f) != 0x3f;
 }
 
 /* The translator notices a target that is not canonical only when it is there: rip and rsp are the jump's, not those before it. */
@@ -281,6 +289,8 @@ static const char *compare(bool translator)
 	/* The translator keeps flags at a fault only for who reads them later. */
 	if (translator && n->vector != CLEAN)
 		flags = X86_FLAG_DF | flags_read_at(n, n->rip);
+	if (is_faulted_compare(n))
+		flags = X86_FLAG_DF;
 	if ((n->rflags ^ g->rflags) & flags)
 		return "flag";
 	if (memcmp(n->page, g->page, sizeof(n->page)) != 0 && !(d.fp && is_torn_store(n)))

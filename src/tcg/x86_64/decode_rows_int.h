@@ -322,6 +322,10 @@
 	GL(g7, R, 3, BY_RM, g7_svm) \
 	GL(g7, R, 5, BY_RM, g7_pkru) \
 	GL(g7, R, 7, BY_RM, g7_swapgs) \
+	GL(g7_66, R, 7, BY_RM, g7_swapgs_p) \
+	GL(g7_f3, R, 7, BY_RM, g7_swapgs_p) \
+	GL(g7_f2, R, 7, BY_RM, g7_swapgs_p) \
+	G(g7_swapgs_p, M, 0, SWAPGS, NONE, A_O64, NONE, NONE, N, 0) \
 	GL(g7_66, R, 1, BY_RM, g7_tdx) \
 	G(g7_tdx, M, 4, UNSUPPORTED, NONE, 0, NONE, NONE, N, 0) \
 	G(g7_tdx, M, 5, UNSUPPORTED, NONE, 0, NONE, NONE, N, 0) \

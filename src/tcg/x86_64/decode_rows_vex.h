@@ -192,11 +192,11 @@
 	V_V(X, 0F, NP, 0, 92, AVX512F, A_L0, WR, KGw, Rd) \
 	V_V(X, 0F, 66, 0, 92, AVX512DQ, A_L0, WR, KGb, Rd) \
 	V_V(X, 0F, F2, 0, 92, AVX512BW, A_L0, WR, KGd, Rd) \
-	V_V(X, 0F, F2, 1, 92, AVX512BW, A_L0 | A_O64, WR, KGq, Rq) \
+	V_V(X, 0F, F2, 1, 92, AVX512BW, A_L0, WR, KGq, Ry) \
 	V_V(X, 0F, NP, 0, 93, AVX512F, A_L0, WR, Gd, KRw) \
 	V_V(X, 0F, 66, 0, 93, AVX512DQ, A_L0, WR, Gd, KRb) \
 	V_V(X, 0F, F2, 0, 93, AVX512BW, A_L0, WR, Gd, KRd) \
-	V_V(X, 0F, F2, 1, 93, AVX512BW, A_L0 | A_O64, WR, Gq, KRq) \
+	V_V(X, 0F, F2, 1, 93, AVX512BW, A_L0, WR, Gy, KRq) \
 	V_KT(X, 98, AVX512DQ, AVX512F) \
 	V_KT(X, 99, AVX512DQ, AVX512DQ) \
 	V_V(X, 0F3A, 66, 0, 30, AVX512DQ, A_L0, WRR, KGb, KRb, Iub) \

@@ -17,7 +17,7 @@
 #define G_NAME(g, sel, n, ...)	 E_##g##_##sel##_##n,
 enum { E_NONE, ROWS_LEGACY(X_NAME, X_NAME, G_NAME, G_NAME) E_NR };
 enum { GR_g63, GR_g1, GR_g1a, GR_g2, GR_g3b, GR_g3v, GR_g4, GR_g5, GR_g6, GR_g7, GR_g7_66, GR_g7_f3, GR_g7_f2, GR_g7_vm, GR_g7_mon, GR_g7_xcr,
-       GR_g7_svm, GR_g7_pkru, GR_g7_swapgs, GR_g7_uintr, GR_g7_tsxld, GR_g7_tdx, GR_g8, GR_g9, GR_g9_66, GR_g9_f3, GR_g9_f2, GR_g11b, GR_g11v, GR_g11b_f8,
+       GR_g7_svm, GR_g7_pkru, GR_g7_swapgs, GR_g7_uintr, GR_g7_tsxld, GR_g7_swapgs_p, GR_g7_tdx, GR_g8, GR_g9, GR_g9_66, GR_g9_f3, GR_g9_f2, GR_g11b, GR_g11v, GR_g11b_f8,
        GR_g11v_f8, GR_g0d, GR_g15, GR_g15_66, GR_g15_f3, GR_g15_f2, GR_g16, GR_g1c, GR_g1e, GR_g1e_f8, GR_gkl, GR_g12, GR_g12_66, GR_g13,
        GR_g13_66, GR_g14, GR_g14_66, GR_d8, GR_d9, GR_da, GR_db, GR_dc, GR_dd, GR_de, GR_df, GR_d9_2, GR_d9_4, GR_d9_5, GR_d9_6, GR_d9_7,
        GR_da_5, GR_db_4, GR_de_3, GR_df_4, GR_NR };

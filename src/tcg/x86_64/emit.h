@@ -174,14 +174,22 @@ static inline void e_align_patch(struct emit *e, u32 ahead)
 #define CC_NE 5u
 #define CC_A  7u
 
-/* VEX.LZ.0F38 three-operand: pext dst, src, [mem]: F3.W1 F5 */
-static inline void e_pext(struct emit *e, u32 dst, u32 src, struct emem m)
+/* pp: 2 pext (F3), 3 pdep (F2) dst, src, [mem]: VEX.LZ.pp.0F38.W1 F5 */
+static inline void e_bits(struct emit *e, u32 pp, u32 dst, u32 src, struct emem m)
 {
 	e8(e, 0xc4);
 	e8(e, (dst >> 3 ? 0 : 0x80) | (m.index == H_RSP || !(m.index >> 3) ? 0x40 : 0) | (m.base >> 3 ? 0 : 0x20) | 2);
-	e8(e, 0x80 | (~src & 15) << 3 | 2);
+	e8(e, 0x80 | (~src & 15) << 3 | pp);
 	e8(e, 0xf5);
 	e_modrm_mem(e, dst, m);
+}
+static inline void e_pext(struct emit *e, u32 dst, u32 src, struct emem m)
+{
+	e_bits(e, 2, dst, src, m);
+}
+static inline void e_pdep(struct emit *e, u32 dst, u32 src, struct emem m)
+{
+	e_bits(e, 3, dst, src, m);
 }
 /* rorx dst, src, imm: VEX.LZ.F2.0F3A.W1 F0 */
 static inline void e_rorx(struct emit *e, u32 dst, u32 src, u32 imm)

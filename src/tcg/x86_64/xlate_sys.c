@@ -29,12 +29,12 @@ bool xlate_transfer(struct xlate *x, const struct x86_insn *in)
 	return true;
 }
 
-/* jne to the interpreter, at the start of this instruction. */
-static void leave_if_ne(struct xlate *x)
+/* jcc to the interpreter, at the start of this instruction. */
+static void leave_if(struct xlate *x, u32 cc)
 {
 	u32 offset = (u32)(x->insn_va[x->cur] - x->va) & 0xffff;
 
-	xlate_tail(x, TAIL_LEAVE, false, e_jcc(&x->e, CC_NE, NULL), LEAVE_INTERP | offset << 8);
+	xlate_tail(x, TAIL_LEAVE, false, e_jcc(&x->e, cc, NULL), LEAVE_INTERP | offset << 8);
 }
 
 /* An interrupt that IF holds back: whoever sets IF must let it in, which the interpreter does. */
@@ -42,37 +42,140 @@ static void leave_if_irq_waits(struct xlate *x)
 {
 	e_op_mem(&x->e, 0, 0x80, 7, EENV(offsetof(struct tcg_cpu, irq_waiting))); /* cmp byte [irq_waiting], 0 */
 	e8(&x->e, 0);
-	leave_if_ne(x);
+	leave_if(x, CC_NE);
 }
 
 /* and (n = 4), or (n = 1) byte [rflags + 1], imm8 */
-static bool change_flags_byte(struct xlate *x, const struct x86_insn *in, u32 n, u32 imm)
+static bool change_df(struct xlate *x, const struct x86_insn *in, u32 n, u32 imm)
 {
 	if (xlate_live(x))
 		return xlate_callout(x, in);
-	if (in->op == OP_STI)
-		leave_if_irq_waits(x);
 	e_op_mem(&x->e, 0, 0x80, n, flags_byte1());
 	e8(&x->e, imm);
 	return true;
 }
 
-/* push (native arithmetic flags | the others from rflags, without RF and VM) */
+/* movzx ecx, byte [rflags + 1]; movzx ecx, byte [rsp + rcx + table]; mov [rflags + 1], cl: keeps the arithmetic flags. */
+static void change_if(struct xlate *x, u32 table)
+{
+	e_op_mem(&x->e, 0, 0x0fb6, T2, flags_byte1());
+	e_op_mem(&x->e, 0, 0x0fb6, T2, EMEMX(H_RSP, T2, 1, table));
+	e_op_mem(&x->e, 0, 0x88, T2, flags_byte1());
+}
+
+static bool sti(struct xlate *x)
+{
+	u32 offset = (u32)(x->insn_va[x->cur] - x->va) & 0xffff;
+
+	if (xlate_live(x)) {
+		e_op_mem(&x->e, 0, 0x0fb6, T2, EENV(offsetof(struct tcg_cpu, irq_waiting))); /* movzx ecx, byte [irq_waiting] */
+		e_jrcxz(&x->e, 5);
+		xlate_tail(x, TAIL_LEAVE, true, e_jmp(&x->e, NULL), LEAVE_INTERP | offset << 8);
+	} else {
+		leave_if_irq_waits(x);
+	}
+	change_if(x, offsetof(struct tcg_cpu, with_if));
+	return true;
+}
+
+/* pext, pdep dst, src, [mask]: dst = src & mask without a flag */
+static void mask_bits(struct emit *e, u32 reg, u32 mask)
+{
+	e_pext(e, reg, reg, EENV(mask));
+	e_pdep(e, reg, reg, EENV(mask));
+}
+
+/* push (native arithmetic flags | the others from rflags, without RF and VM), which keeps the flags */
 static bool pushf(struct xlate *x, const struct x86_insn *in)
 {
 	struct emit *e = &x->e;
 
-	if (in->opsize != 8 || x->need[x->cur + 1])
+	if (in->opsize != 8)
 		return xlate_callout(x, in);
 	xlate_check_push(x);
 	e8(e, 0x9c);		  /* pushf */
 	e8(e, 0x41), e8(e, 0x5b); /* pop r11 */
-	e_alu_imm(e, 0, 4, T1, (s32)X86_FLAGS_ARITH);
 	e_load(e, T2, EENV(offsetof(struct tcg_cpu, rflags)));
-	e_alu_imm(e, 1, 4, T2, (s32) ~(X86_FLAGS_ARITH | X86_FLAG_RF | X86_FLAG_VM));
-	e_op_rr(e, 1, 0x09, T2, T1); /* or T1, T2 */
+	if (x->need[x->cur + 1]) {
+		mask_bits(e, T1, offsetof(struct tcg_cpu, arith_mask));
+		mask_bits(e, T2, offsetof(struct tcg_cpu, other_mask));
+		e_lea(e, T1, EMEMX(T1, T2, 1, 0));
+	} else {
+		e_alu_imm(e, 0, 4, T1, (s32)X86_FLAGS_ARITH);
+		e_alu_imm(e, 1, 4, T2, (s32) ~(X86_FLAGS_ARITH | X86_FLAG_RF | X86_FLAG_VM));
+		e_op_rr(e, 1, 0x09, T2, T1); /* or T1, T2 */
+	}
 	e_store(e, T1, EMEM(T0, 0));
 	e_lea(e, H_GUEST_RSP, EMEM(H_GUEST_RSP, -8));
+	return true;
+}
+
+#define PP_SHLX 1u
+#define PP_SARX 2u
+/* shlx, sarx dst, src, ecx: VEX.LZ.66|F3.0F38.W1 F7 */
+static void e_shift_rcx(struct emit *e, u32 pp, u32 dst, u32 src)
+{
+	e8(e, 0xc4);
+	e8(e, (dst >> 3 ? 0 : 0x80) | 0x40 | (src >> 3 ? 0 : 0x20) | 2);
+	e8(e, 0x80 | (~(u32)H_RCX & 15) << 3 | pp);
+	e8(e, 0xf7);
+	e8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
+}
+
+static struct emem seg_field(u32 seg, u32 field)
+{
+	return EENV(offsetof(struct tcg_cpu, seg) + seg * sizeof(struct x86_seg) + field);
+}
+
+/* mov r32 or m16, sreg */
+static bool read_selector(struct xlate *x, const struct x86_insn *in)
+{
+	struct emem selector = seg_field(in->sreg, offsetof(struct x86_seg, selector));
+	bool memory = in->mod != 3;
+	u32 reg = memory ? HOME : xlate_host_reg(in->rm), to = reg == HOME ? T1 : reg;
+
+	if (memory)
+		xlate_operand(x, in);
+	else if (in->opsize == 2)
+		to = T1;
+	e_op_mem(&x->e, 0, 0x0fb7, to, selector); /* movzx r32, word */
+	if (memory || (in->opsize == 2 && reg == HOME)) {
+		e8(&x->e, 0x66);
+		e_op_mem(&x->e, 0, 0x89, T1, memory ? EMEM(T0, 0) : xlate_home(in->rm)); /* mov [...], T1w */
+	} else if (in->opsize == 2) {
+		e8(&x->e, 0x66);
+		e_op_rr(&x->e, 0, 0x89, T1, reg); /* mov r16, T1w */
+	} else if (reg == HOME) {
+		e_store(&x->e, T1, xlate_home(in->rm));
+	}
+	return true;
+}
+
+/* RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE of 64 bits; what is not canonical is left to the interpreter. */
+static bool fsgsbase(struct xlate *x, const struct x86_insn *in)
+{
+	bool write = in->op == OP_WRFSBASE || in->op == OP_WRGSBASE;
+	u32 seg = in->op == OP_RDFSBASE || in->op == OP_WRFSBASE ? X86_FS : X86_GS, reg = xlate_host_reg(in->rm);
+	struct emem base = seg_field(seg, offsetof(struct x86_seg, base));
+	struct emit *e = &x->e;
+
+	if (!(x->mode & TCG_MODE_FSGS) || in->opsize != 8)
+		return xlate_callout(x, in);
+	if (!write) {
+		e_load(e, reg == HOME ? T1 : reg, base);
+		if (reg == HOME)
+			e_store(e, T1, xlate_home(in->rm));
+		return true;
+	}
+	reg = xlate_get(x, in->rm, T1);
+	e_mov_imm(e, H_RCX, 16);
+	e_shift_rcx(e, PP_SHLX, T0, reg);
+	e_shift_rcx(e, PP_SARX, T0, T0);
+	e8(e, 0x49), e8(e, 0xf7), e8(e, 0xd0 | (T0 & 7)); /* not T0 */
+	e_op_mem(e, 1, 0x8d, T2, EMEMX(T0, reg, 1, 1));	  /* lea rcx, [T0 + reg + 1]: zero if they agree */
+	e_jrcxz(e, 5);
+	xlate_tail(x, TAIL_LEAVE, true, e_jmp(e, NULL), LEAVE_INTERP | ((u32)(x->insn_va[x->cur] - x->va) & 0xffff) << 8);
+	e_store(e, reg, base);
 	return true;
 }
 
@@ -90,7 +193,7 @@ static bool popf(struct xlate *x, const struct x86_insn *in)
 	e_op_rr(e, 1, 0x31, T1, T2); /* xor T2, T1 */
 	e_op_rr(e, 1, 0xf7, 0, T2);  /* test T2, imm32 */
 	e32(e, (u32) ~(X86_FLAGS_ARITH | X86_FLAG_IF));
-	leave_if_ne(x);
+	leave_if(x, CC_NE);
 	leave_if_irq_waits(x);
 	e_store(e, T1, EENV(offsetof(struct tcg_cpu, rflags)));
 	e_lea(e, H_GUEST_RSP, EMEM(H_GUEST_RSP, 8));
@@ -113,7 +216,7 @@ static bool rdtsc(struct xlate *x, const struct x86_insn *in)
 			return xlate_callout(x, in);
 		e_op_mem(e, 0, 0xf6, 0, EENV(offsetof(struct tcg_cpu, cr4))); /* test byte [cr4], TSD */
 		e8(e, (u32)X86_CR4_TSD);
-		leave_if_ne(x);
+		leave_if(x, CC_NE);
 	}
 	e8(e, 0x0f), e8(e, 0x31);
 	e_rorx(e, H_RDX, H_RDX, 32);
@@ -142,16 +245,6 @@ static bool swapgs(struct xlate *x, const struct x86_insn *in)
 	return true;
 }
 
-/* sarx dst, src, ecx: VEX.LZ.F3.0F38.W1 F7 */
-static void e_sarx_rcx(struct emit *e, u32 dst, u32 src)
-{
-	e8(e, 0xc4);
-	e8(e, (dst >> 3 ? 0 : 0x80) | 0x40 | (src >> 3 ? 0 : 0x20) | 2);
-	e8(e, 0x80 | (~(u32)H_RCX & 15) << 3 | 2);
-	e8(e, 0xf7);
-	e8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
-}
-
 /*
  * BT, BTS, BTR, BTC of a bit string in memory: the register counts bits from the operand's address. T0 = address of the word, then
  *	mov	T1, [T0]		or, locked:	pext	T1, reg, [bit mask]
@@ -174,7 +267,7 @@ bool xlate_bit_string(struct xlate *x, const struct x86_insn *in)
 		reg = T1;
 	}
 	e_mov_imm(e, H_RCX, wide ? 6 : 5);
-	e_sarx_rcx(e, T1, reg);
+	e_shift_rcx(e, PP_SARX, T1, reg);
 	e_lea(e, T0, EMEMX(T0, T1, wide ? 8 : 4, 0));
 	xlate_check(x, in->opsize, in->op != OP_BT, retry);
 	reg = xlate_get(x, in->opnd[1].reg, T2);
@@ -249,13 +342,16 @@ bool xlate_system(struct xlate *x, const struct x86_insn *in)
 
 	switch (in->op) {
 	case OP_CLI:
-		return user ? xlate_callout(x, in) : change_flags_byte(x, in, 4, 0xfd);
+		if (user)
+			return xlate_callout(x, in);
+		change_if(x, offsetof(struct tcg_cpu, without_if));
+		return true;
 	case OP_STI:
-		return !user && !xlate_live(x) && change_flags_byte(x, in, 1, 0x02);
+		return !user && sti(x);
 	case OP_CLD:
-		return change_flags_byte(x, in, 4, 0xfb);
+		return change_df(x, in, 4, 0xfb);
 	case OP_STD:
-		return change_flags_byte(x, in, 1, 0x04);
+		return change_df(x, in, 1, 0x04);
 	case OP_PUSHF:
 		return pushf(x, in);
 	case OP_POPF:
@@ -265,6 +361,13 @@ bool xlate_system(struct xlate *x, const struct x86_insn *in)
 		return rdtsc(x, in);
 	case OP_SWAPGS:
 		return swapgs(x, in);
+	case OP_MOV_FROM_SREG:
+		return read_selector(x, in);
+	case OP_RDFSBASE:
+	case OP_RDGSBASE:
+	case OP_WRFSBASE:
+	case OP_WRGSBASE:
+		return fsgsbase(x, in);
 	case OP_SERIALIZE: /* a store that changes code has already done its work when it is complete */
 		return true;
 	default:
