@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "tcg/unit.h"
+#include "tcg/x86_64/decode.h"
 #include "tcg/x86_64/xlate.h"
 
 /* What an average unit needs, by counts on a boot of Debian's kernel: 400 bytes of code, 2.5 exits, 9 instructions. */
@@ -59,6 +60,7 @@ static int map_tables(struct tcg_code *k, struct err *e)
 	k->insns = map_checked(CODE_CHUNKS * k->max_insns * sizeof(*k->insns), &ret);
 	k->relocs = map_checked(CODE_CHUNKS * k->max_relocs * sizeof(*k->relocs), &ret);
 	k->hash = map_checked(sizeof(u32) << UNIT_HASH_BITS, &ret);
+	k->callouts = map_checked(CODE_CALLOUTS * sizeof(*k->callouts), &ret);
 	k->ids = map_checked(UNIT_ID_CACHE * sizeof(*k->ids), &ret);
 	k->code_map = map_checked((k->nr_pages + 64) / 8 + 8, &ret);
 	k->write_map = map_checked((k->nr_pages + 64) / 8 + 8, &ret);
@@ -108,6 +110,7 @@ void code_free(struct tcg_vm *t)
 	unmap(k->pages, (k->nr_pages + 1) * sizeof(*k->pages));
 	unmap(k->write_map, (k->nr_pages + 64) / 8 + 8);
 	unmap(k->code_map, (k->nr_pages + 64) / 8 + 8);
+	unmap(k->callouts, CODE_CALLOUTS * sizeof(*k->callouts));
 	unmap(k->ids, UNIT_ID_CACHE * sizeof(*k->ids));
 	unmap(k->hash, sizeof(u32) << UNIT_HASH_BITS);
 	unmap(k->relocs, CODE_CHUNKS * k->max_relocs * sizeof(*k->relocs));

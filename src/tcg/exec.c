@@ -233,14 +233,18 @@ static bool run_units(struct tcg_cpu *c)
 	return true;
 }
 
-bool exec_callout(struct tcg_cpu *c, u64 va, u32 len)
+bool exec_callout(struct tcg_cpu *c, u64 va, u32 desc)
 {
+	u32 len = desc & 0xff;
 	u8 mode = c->mode;
 	u32 ctx = c->ctx;
 
 	c = (void *)(c->window0 + TCG_STACK_SIZE);
 	c->rip = va;
-	interp_step(c);
+	if (desc >> 8 < CODE_CALLOUTS)
+		interp_insn(c, &c->t->code->callouts[desc >> 8]);
+	else
+		interp_step(c);
 	return c->rip == va + len && c->mode == mode && c->ctx == ctx && c->fpu_live && !c->exc.pending && !c->halted && !c->shadow;
 }
 

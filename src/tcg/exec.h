@@ -15,8 +15,9 @@ void exec_thread_fini(void);
 /* Empties the jump caches, of user code only or of both. The vCPU stands still, or it is the caller's. */
 void exec_forget_jumps(struct tcg_cpu *c, bool kernel);
 
-/* Called by translated code: interprets the instruction of len bytes at va. True: translated code may go on after it. Lean. */
-bool exec_callout(struct tcg_cpu *c, u64 va, u32 len);
+/* Called by translated code: interprets the instruction at va; desc: its length, and in bits 8.. where it lies decoded. True: translated
+ * code may go on after it. Lean. */
+bool exec_callout(struct tcg_cpu *c, u64 va, u32 desc);
 
 /* The same for instructions that change the mode: SYSCALL, SYSRET, IRET, STAC, CLAC. desc: operation, length << 16, operand size << 24.
  * Returns the host address to go on at, or 0: c->rip is for the dispatcher. */

@@ -24,6 +24,7 @@
 #define CODE_CHUNKS	 16u /* the last CODE_COPY_CHUNKS for copies: they live short, and must not drive out what they are made of */
 #define CODE_COPY_CHUNKS 5u
 #define UNIT_MAX_COPIES	 16u /* of a unit, at different addresses */
+#define CODE_CALLOUTS	 1024u
 #define UNIT_ID_CACHE	 0x4000u
 #define UNIT_HASH_BITS	 16
 #define UNIT_NONE	 UINT32_MAX
@@ -91,6 +92,8 @@ struct code_chunk {
 	u32 first_unit, nr_units, first_exit, nr_exits, first_insn, nr_insns, first_reloc, nr_relocs;
 };
 
+struct x86_insn;
+
 struct tcg_code {
 	struct tcg_vm *t;
 	int fd;	     /* owned memfd */
@@ -120,7 +123,8 @@ struct tcg_code {
 	} page2;
 	/* thunks: code offsets */
 	u32 enter, leave, leave_unit, leave_lookup, leave_fault, slow_dead, slow_live, callout, transfer;
-	void *xlate; /* the translator's scratch */
+	struct x86_insn *callouts; /* CODE_CALLOUTS decoded instructions that translated code has the interpreter execute, by hash */
+	void *xlate;		   /* the translator's scratch */
 };
 
 int code_new(struct tcg_vm *t, u64 size, struct err *e) MUST_CHECK;

@@ -101,6 +101,7 @@ int tcg_vcpu_init(struct vcpu *v, struct err *e)
 	}
 	c = (void *)(row + TCG_STACK_SIZE);
 	init_cpu(c, v, row);
+	cpumodel_features(&h->model, c->features); /* fpu_init looks at them; the guest's own come with its CPUID */
 	mmu_reset(c);
 	v->accel = c;
 	pthread_mutex_lock(&h->t.lock);

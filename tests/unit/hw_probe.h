@@ -1,7 +1,7 @@
 /*
  * hw_probe.h: what the processor itself says of an instruction: its bytes lie at the end of a page that nothing follows. A fault on
  * fetching the next page means that it wants more bytes; #UD that it is none. What does execute is stopped by TF after one instruction,
- * and every register holds a non-canonical address so that memory operands fault.
+ * and unless hw.in is changed every register holds a non-canonical address so that memory operands fault.
  */
 #ifndef HUSK_TEST_HW_PROBE_H
 #define HUSK_TEST_HW_PROBE_H
@@ -24,7 +24,8 @@ enum hw_result { HW_DONE, HW_MORE, HW_UD, HW_FAULT };
 
 struct hw_probe {
 	uint8_t *page; /* and one PROT_NONE behind it */
-	greg_t home[NGREG];
+	greg_t home[NGREG], in[NGREG], out[NGREG]; /* of in: general registers and flags */
+	uint64_t cr2;
 	volatile int result; /* -1: at home */
 	uint64_t start, cs, rip;
 	void *stack;
@@ -43,11 +44,11 @@ __attribute__((no_stack_protector)) static void hw_signal(int sig, siginfo_t *in
 		for (int i = 0; i < NGREG; i++)
 			hw.home[i] = regs[i];
 		for (int i = REG_R8; i <= REG_RSP; i++)
-			regs[i] = HW_REG;
+			regs[i] = hw.in[i];
 		regs[REG_RIP] = (greg_t)hw.rip;
 		if (hw.cs)
 			regs[REG_CSGSFS] = (greg_t)(((uint64_t)regs[REG_CSGSFS] & ~0xffffull) | hw.cs);
-		regs[REG_EFL] |= HW_TF;
+		regs[REG_EFL] = hw.in[REG_EFL] | HW_TF | 0x202;
 		hw.result = HW_DONE;
 		return;
 	}
@@ -58,8 +59,11 @@ __attribute__((no_stack_protector)) static void hw_signal(int sig, siginfo_t *in
 		hw.result = HW_MORE;
 	else if (sig != SIGTRAP)
 		hw.result = HW_FAULT;
-	for (int i = 0; i < NGREG; i++)
+	hw.cr2 = sig == SIGSEGV && regs[REG_TRAPNO] == 14 ? (uint64_t)regs[REG_CR2] : 0;
+	for (int i = 0; i < NGREG; i++) {
+		hw.out[i] = regs[i];
 		regs[i] = hw.home[i];
+	}
 }
 
 /* A 16-bit code segment that begins at the page. */
@@ -84,6 +88,8 @@ static void hw_init(void)
 	hw.page = mmap(NULL, 2 * HW_PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
 	mprotect(hw.page + HW_PAGE, HW_PAGE, PROT_NONE);
 	hw_init16();
+	for (int i = REG_R8; i <= REG_RSP; i++)
+		hw.in[i] = HW_REG;
 }
 
 /* Runs the first len bytes as code of mode bits. */

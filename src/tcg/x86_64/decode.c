@@ -137,7 +137,6 @@ static void find_vector(struct dec *d, const struct decode_tables *t, u32 slot)
 	in->vex_w = d->w;
 	in->vex_pp = d->pp;
 	if (in->mode != 64) {
-		in->vvvv &= 7;
 		d->bad |= d->evex_v; /* the other bits are ignored, or tell EVEX from BOUND */
 		d->rex_r = d->rex_x = d->rex_b = d->evex_r = 0;
 	}

@@ -201,10 +201,10 @@ static void set_regs(struct dec *d)
 	r[SRC_OPCODE] = (in->opcode & 7) | d->rex_b;
 	r[SRC_REG] = in->reg;
 	r[SRC_RM] = in->rm;
-	r[SRC_VVVV] = in->vvvv;
+	r[SRC_VVVV] = in->vvvv & (in->mode == 64 ? 15 : 7);
 	r[SRC_REGV] = in->reg | d->evex_r;
 	r[SRC_RMV] = (u8)(in->rm | (in->enc == ENC_EVEX ? d->rex_x << 1 : 0));
-	r[SRC_VVVVV] = in->vvvv | d->evex_v;
+	r[SRC_VVVVV] = r[SRC_VVVV] | d->evex_v;
 	r[SRC_REG8] = in->reg & 7;
 	r[SRC_RM8] = in->rm & 7;
 }

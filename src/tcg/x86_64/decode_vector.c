@@ -132,6 +132,8 @@ void decode_end_vector(struct dec *d)
 
 	check_length(d);
 	check_registers(d);
+	if (in->mode != 64)
+		in->vvvv &= 7;
 	if (in->op == OP_VEC_GATHER)
 		check_gather(d);
 	if (in->enc == ENC_EVEX)

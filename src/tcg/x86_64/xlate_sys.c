@@ -6,16 +6,38 @@ static struct emem flags_byte1(void)
 	return EENV(offsetof(struct tcg_cpu, rflags) + 1);
 }
 
+/* Where the decoded instruction lies for callouts of it, or CODE_CALLOUTS: nowhere. They are few, and stay. */
+static u32 intern(struct tcg_code *k, const struct x86_insn *in)
+{
+	u64 bytes = in->len < 8 ? ld_le64(in->bytes) & (BIT(8 * in->len) - 1) : ld_le64(in->bytes);
+	u32 at = (u32)((bytes ^ in->len) * 0x9e3779b97f4a7c15ull >> 54);
+
+	for (u32 i = 0; i < 8; i++, at = (at + 1) & (CODE_CALLOUTS - 1)) {
+		struct x86_insn *slot = &k->callouts[at];
+		u32 same = 0;
+
+		if (!slot->len) {
+			*slot = *in;
+			return at;
+		}
+		while (same < in->len && slot->bytes[same] == in->bytes[same])
+			same++;
+		if (slot->len == in->len && same == in->len)
+			return at;
+	}
+	return CODE_CALLOUTS;
+}
+
 /*
  * The interpreter executes this instruction; then translated code goes on, unless the instruction changed more than registers and memory.
  *	mov	T0, va
- *	mov	ecx, length
+ *	mov	ecx, length | interned << 8
  *	call	callout
  */
 bool xlate_callout(struct xlate *x, const struct x86_insn *in)
 {
 	xlate_mov_va(x, T0, x->insn_va[x->cur]);
-	e_mov_imm(&x->e, H_RCX, in->len);
+	e_mov_imm(&x->e, H_RCX, in->len | intern(x->k, in) << 8);
 	xlate_call_thunk(x, x->k->callout);
 	return true;
 }
