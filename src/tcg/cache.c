@@ -119,7 +119,7 @@ static void relocate(struct tcg_code *k, const struct unit *from, const struct u
 			st_le32(p, -to->id2);
 			break;
 		default: /* RELOC_CROSS_SLOT */
-			st_le32(p, (u32)xlate_itlb_slot(to->mode, (to->va & ~(MEM_PAGE_SIZE - 1)) + MEM_PAGE_SIZE));
+			st_le32(p, (u32)xlate_itlb_slot((u8)to->mode, (to->va & ~(MEM_PAGE_SIZE - 1)) + MEM_PAGE_SIZE));
 		}
 	}
 }
@@ -144,7 +144,7 @@ static void copy_exits(struct tcg_code *k, const struct unit *from, struct unit 
 		e->guard += by;
 		e->slot += by;
 		put32(k, e->guard, e->guard_neg ? 1 : UINT32_MAX);
-		put32(k, e->slot, (u32)xlate_itlb_slot(to->mode, to->va + (u64)(s64)e->target));
+		put32(k, e->slot, (u32)xlate_itlb_slot((u8)to->mode, to->va + (u64)(s64)e->target));
 	}
 }
 

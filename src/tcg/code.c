@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "tcg/tools.h"
 #include "tcg/unit.h"
 #include "tcg/x86_64/decode.h"
 #include "tcg/x86_64/xlate.h"
@@ -90,7 +91,10 @@ int code_new(struct tcg_vm *t, u64 size, struct err *e)
 	for (u32 i = 0; i < 1u << UNIT_HASH_BITS; i++)
 		k->hash[i] = UNIT_NONE;
 	cache_reset(k);
-	return 0;
+	ret = tools_new(t, e);
+	if (ret)
+		code_free(t);
+	return ret;
 }
 
 static void unmap(void *p, size_t size)
@@ -105,6 +109,7 @@ void code_free(struct tcg_vm *t)
 
 	if (!k)
 		return;
+	tools_free(t);
 	t->code = NULL;
 	xlate_fini(k);
 	unmap(k->pages, (k->nr_pages + 1) * sizeof(*k->pages));

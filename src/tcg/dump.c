@@ -8,7 +8,9 @@
 #include "tcg/tools.h"
 
 #if HUSK_CAPSTONE
+#define x86_insn capstone_x86_insn /* its enumeration has the name of our struct */
 #include <capstone/capstone.h>
+#undef x86_insn
 #endif
 
 struct dump {

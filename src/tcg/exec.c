@@ -1,6 +1,7 @@
 /* exec.c: the inner run loop; see exec.h. Lean. */
 #include "tcg/exec.h"
 
+#include "tcg/lockstep.h"
 #include "tcg/mmu.h"
 #include "tcg/unit.h"
 #include "tcg/x86_64/interp.h"
@@ -198,6 +199,15 @@ static void recheck_cross(struct tcg_cpu *c)
 		unit_recheck_cross(c->t->code, c->exit_unit, page->gpa, c->mode & TCG_MODE_USER ? page->id : c->k_epoch);
 }
 
+/* A unit without groups at c->rip, for this once. 0: interpret. */
+static u64 single_code(struct tcg_cpu *c)
+{
+	const struct tcg_itlb *page = mmu_code_page(c, c->rip);
+	u32 u = page ? unit_get(c, c->rip, page->gpa + (c->rip & (MEM_PAGE_SIZE - 1)), c->mode | UNIT_SINGLE) : UNIT_NONE;
+
+	return u == UNIT_NONE ? 0 : (u64)c->t->code->rx + c->t->code->units[u].code;
+}
+
 /* Runs units until one leaves for the interpreter or a request. True: the instruction at rip is to be interpreted. */
 static bool run_units(struct tcg_cpu *c)
 {
@@ -218,6 +228,10 @@ static bool run_units(struct tcg_cpu *c)
 		case LEAVE_INTERP:
 			c->rip = left_unit(c) + (u64)(s64)(int16_t)(c->exit_arg >> 8);
 			return true;
+		case LEAVE_SINGLE:
+			c->rip = left_unit(c) + (u64)(s64)(int16_t)(c->exit_arg >> 8);
+			host = single_code(c);
+			break;
 		case LEAVE_CROSS:
 			c->rip = left_unit(c) + (u64)(s64)(int16_t)(c->exit_arg >> 8);
 			recheck_cross(c);
@@ -282,7 +296,42 @@ void tcg_exec(struct tcg_cpu *c)
 		}
 		if (c->halted)
 			return;
-		if (!c->t->code || !translatable(c) || run_units(c))
+		if (!c->t->code || !translatable(c) || (unlikely(c->t->lockstep) ? lockstep_run(c) : run_units(c)))
 			interp_step(c);
 	}
+}
+
+/* ---- for lockstep.c ---- */
+
+u64 exec_find(struct tcg_cpu *c, u32 *unit)
+{
+	return find_code(c, unit);
+}
+
+u32 exec_once(struct tcg_cpu *c, u64 host)
+{
+	const struct tcg_code *k = c->t->code;
+	const struct unit_exit *exit;
+
+	enter_code(c, host);
+	fpu_save(c);
+	switch (c->exit_arg & 0xff) {
+	case LEAVE_EXIT:
+		exit = &k->exits[c->exit_arg >> 8];
+		c->rip = k->units[exit->unit].va + (u64)(s64)exit->target;
+		break;
+	case LEAVE_LOOKUP:
+		c->rip = c->exit_rip;
+		break;
+	case LEAVE_INTERP:
+	case LEAVE_SINGLE:
+	case LEAVE_CROSS:
+		c->rip = left_unit(c) + (u64)(s64)(int16_t)(c->exit_arg >> 8);
+		if ((c->exit_arg & 0xff) == LEAVE_CROSS)
+			recheck_cross(c);
+		break;
+	default:
+		c->rip = left_unit(c);
+	}
+	return (u32)c->exit_arg & 0xff;
 }

@@ -23,6 +23,11 @@ bool exec_callout(struct tcg_cpu *c, u64 va, u32 desc);
  * Returns the host address to go on at, or 0: c->rip is for the dispatcher. */
 u64 exec_transfer(struct tcg_cpu *c, u64 va, u32 desc);
 
+/* lockstep.c: host address of the code for c->rip, 0: interpret; may raise. Enters it and comes back at its first exit, with c->rip set and
+ * the vector state saved: LEAVE_*. */
+u64 exec_find(struct tcg_cpu *c, u32 *unit);
+u32 exec_once(struct tcg_cpu *c, u64 host);
+
 /* vcpu.c: delivers what is pending: c->exc, NMI, interrupts, by the architecture's order; takes (clears) the requests it has looked at.
  * May raise. Called inside tcg_exec's setjmp. Lean. */
 void vcpu_deliver(struct tcg_cpu *c);

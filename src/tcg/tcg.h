@@ -25,6 +25,8 @@
 struct chips; /* arch/x86_64/chips.h: LAPICs, IOAPIC, PICs, PIT */
 struct lapic;
 struct tcg_code; /* unit.h: translated code of the VM */
+struct tcg_tools;
+struct lockstep;
 
 /* ---- TLB (mmu.c fills, translated code reads) ---- */
 
@@ -226,7 +228,9 @@ enum tcg_counter {
 struct tcg_vm {
 	struct vm *vm;
 	struct chips *chips;
-	struct tcg_code *code; /* NULL: interpreter only */
+	struct tcg_code *code;	   /* NULL: interpreter only */
+	struct tcg_tools *tools;   /* tools.h */
+	struct lockstep *lockstep; /* lockstep.h; NULL: off */
 	u32 code_epoch;	       /* atomic: the newest k_epoch of any vCPU */
 	u32 nr_cpus;
 	struct tcg_cpu *cpus[VM_MAX_VCPUS];

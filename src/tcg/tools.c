@@ -8,6 +8,7 @@
 #include "tcg/lockstep.h"
 #include "tcg/x86_64/interp.h"
 #include "tcg/x86_64/verify.h"
+#include "vmm/clock.h"
 #include "vmm/config.h"
 
 static int set_up(struct tcg_vm *t, const struct cfg_tcg *cfg, struct err *e)
@@ -60,7 +61,7 @@ static void verify(struct tcg_vm *t, u32 unit)
 				       .at = u->code,
 				       .len = u->code_len,
 				       .body = u->body,
-				       .mode = u->mode,
+				       .mode = (u8)u->mode,
 				       .unit = unit,
 				       .exits = u->exits,
 				       .nr_exits = u->nr_exits};

@@ -2,6 +2,7 @@
 #include "tcg/unit.h"
 
 #include "tcg/mmu.h"
+#include "tcg/tools.h"
 #include "tcg/x86_64/xlate.h"
 
 /* ---- lock: short sections, mostly one vCPU at a time; spins, then lets others run ---- */
@@ -123,7 +124,7 @@ u32 unit_page_id(struct tcg_vm *t, u64 va, u64 gpa)
 
 /* ---- finding ---- */
 
-static u32 hash_of(u64 gpa, u8 mode)
+static u32 hash_of(u64 gpa, u16 mode)
 {
 	u64 h = (gpa ^ (u64)mode << 57) * 0x9e3779b97f4a7c15ull;
 
@@ -136,7 +137,7 @@ struct others {
 	u32 copies;
 };
 
-static u32 find(const struct tcg_code *k, u64 va, u64 gpa, u8 mode, struct others *o)
+static u32 find(const struct tcg_code *k, u64 va, u64 gpa, u16 mode, struct others *o)
 {
 	u32 u = k->hash[hash_of(gpa, mode)];
 
@@ -217,7 +218,7 @@ static bool can_copy(struct tcg_code *k, u32 other)
 	return !n->fixed && (n->gpa2 == UNIT_NO_PAGE || n->gpa2 == k->page2.gpa);
 }
 
-static u32 translate(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode, u32 other)
+static u32 translate(struct tcg_cpu *c, u64 va, u64 gpa, u16 mode, u32 other)
 {
 	struct tcg_code *k = c->t->code;
 	u64 begin = now_ns();
@@ -231,6 +232,8 @@ static u32 translate(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode, u32 other)
 	if (!copied)
 		c->counters[TCG_C_INSNS] += k->units[u].nr_insns;
 	c->counters[TCG_C_TRANS_NS] += now_ns() - begin;
+	if (unlikely(c->t->tools))
+		tools_unit(c, u);
 	return u;
 }
 
@@ -254,7 +257,7 @@ static bool is_claimed(const struct tcg_code *k, u64 n)
 }
 
 /* Makes the unit, or finds the one that another vCPU has made meanwhile. */
-static u32 make(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode, struct code_page2 *page2)
+static u32 make(struct tcg_cpu *c, u64 va, u64 gpa, u16 mode, struct code_page2 *page2)
 {
 	struct tcg_code *k = c->t->code;
 	u64 page = page_number(c->t, gpa);
@@ -277,7 +280,7 @@ static u32 make(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode, struct code_page2 *
 	return u;
 }
 
-u32 unit_get(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode)
+u32 unit_get(struct tcg_cpu *c, u64 va, u64 gpa, u16 mode)
 {
 	struct tcg_code *k = c->t->code;
 	struct code_page2 page2 = {0};

@@ -28,6 +28,7 @@
 #define UNIT_ID_CACHE	 0x4000u
 #define UNIT_HASH_BITS	 16
 #define UNIT_NONE	 UINT32_MAX
+#define UNIT_SINGLE	 0x100u /* beside the mode: each access is checked for itself */
 #define UNIT_NO_PAGE	 UINT64_MAX
 
 struct unit_exit {
@@ -62,7 +63,7 @@ struct unit {
 	u16 body;      /* offset of the body entry from `code` */
 	u16 lo, hi;    /* offsets in the guest page: the bytes that the translation depends on, [lo, hi); beyond 4096: in the second page */
 	u16 nr_insns, nr_exits;
-	u8 mode;
+	u16 mode;	   /* TCG_MODE_*, UNIT_SINGLE */
 	bool dead, interp; /* interp: its first instruction is not translated */
 	u32 hash_next, in;
 	struct unit_link {
@@ -134,7 +135,7 @@ void code_lock(struct tcg_code *k);
 void code_unlock(struct tcg_code *k);
 
 /* The unit for the code at va (page gpa) in mode, made if need be; UNIT_NONE: not possible now (interpret). Takes the lock. ctx: vcpu */
-u32 unit_get(struct tcg_cpu *c, u64 va, u64 gpa, u8 mode);
+u32 unit_get(struct tcg_cpu *c, u64 va, u64 gpa, u16 mode);
 /* Links exit x to the unit u; id: of the target's page for guarded exits. Takes the lock. */
 void unit_link(struct tcg_code *k, u32 x, u32 u, u32 id);
 /* The unit whose code holds a host address, or UNIT_NONE. ctx: any vCPU */
@@ -164,6 +165,7 @@ enum {
 	LEAVE_EXIT,   /* argument: exit index */
 	LEAVE_LOOKUP, /* c->exit_rip is the next instruction */
 	LEAVE_INTERP, /* argument: offset (16 bits, signed) from the unit's start of the instruction to interpret; exit_rip: host address */
+	LEAVE_SINGLE, /* as LEAVE_INTERP: go on there with a unit that checks each access for itself */
 	LEAVE_CROSS,  /* as LEAVE_INTERP: an instruction in two pages, of which the second may not be mapped as before */
 	LEAVE_POLL,   /* a request is pending, or the unit is dead; exit_rip: host address */
 };

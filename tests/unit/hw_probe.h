@@ -30,6 +30,7 @@ struct hw_probe {
 	uint64_t start, cs, rip;
 	void *stack;
 	bool has16;
+	uint8_t *area; /* vector state to begin with, NULL: any */
 };
 static struct hw_probe hw;
 
@@ -100,6 +101,8 @@ static enum hw_result hw_run(const uint8_t *bytes, uint32_t len, uint32_t mode)
 	hw.cs = mode == 64 ? 0 : mode == 32 ? 0x23 : 0xf;
 	memcpy((void *)hw.start, bytes, len);
 	hw.result = -1;
+	if (hw.area)
+		__asm__ volatile("xrstor64 (%0)" : : "r"(hw.area), "a"(~0u), "d"(0) : "memory");
 	__asm__ volatile("int3; fninit"
 			 :
 			 :

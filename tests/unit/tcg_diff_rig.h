@@ -404,13 +404,18 @@ static void rig_take_signals(void)
 	tcg_guest_enter(rig->c);
 }
 
-static void rig_drop_signals(void)
+static void rig_stop_timers(void)
 {
 	static const struct itimerval never;
 
-	tcg_guest_leave(rig->c);
 	setitimer(ITIMER_VIRTUAL, &never, NULL);
 	setitimer(ITIMER_REAL, &never, NULL);
+}
+
+static void rig_drop_signals(void)
+{
+	tcg_guest_leave(rig->c);
+	rig_stop_timers();
 	exec_thread_fini();
 }
 
@@ -419,6 +424,7 @@ static int rig_teardown(void **state)
 	struct tcg_vm *t = &rig->h.t;
 
 	(void)state;
+	rig_stop_timers(); /* a test that fails drops nothing */
 	code_free(t);
 	interp_fini(rig->c);
 	fpu_fini(rig->c);

@@ -99,9 +99,12 @@ static void go_back(struct emit *e)
 	e8(e, 0xc3); /* ret */
 }
 
-/* What the slow path of translated code calls: sum = address + neg of its TLB entry, index as the check left it (16 * entry, or 2 * entry
- * with live flags); desc: size, bit 7 write, bit 8 live. */
-static bool slow_fill(struct tcg_cpu *c, u64 sum, u64 index, u32 desc)
+/*
+ * What the slow path of translated code calls. sum = address + neg of its TLB entry; index as the check left it (16 * entry, or 2 * entry
+ * with live flags). desc: size of the access, bit 7 write, bit 8 live; of a group the offset of the first access (32-47) and its length
+ * (48-63). True: it hits now. False: leave, for what scratch[5] says.
+ */
+static bool slow_fill(struct tcg_cpu *c, u64 sum, u64 index, u64 desc)
 {
 	enum tcg_mmu_mode mode = tcg_data_mode(c);
 	struct tcg_ctx *ctx = tcg_ctx_at(c, c->ctx);
@@ -109,9 +112,14 @@ static bool slow_fill(struct tcg_cpu *c, u64 sum, u64 index, u32 desc)
 	const struct tcg_tlb *table = mode == TCG_USER	      ? (write ? ctx->user_w : ctx->user_r)
 				      : mode == TCG_KERNEL_AC ? (write ? ctx->ac_w : ctx->ac_r)
 							      : (write ? c->k_w : c->k_r);
-	u64 va = sum - table[desc & 0x100 ? index / 2 : index / 16].neg;
+	u64 va = sum - table[desc & 0x100 ? index / 2 : index / 16].neg, span = desc >> 48;
 
-	return mmu_fill(c, va, desc & 0x7f, write, mode);
+	c->scratch[5] = LEAVE_INTERP;
+	if (span && (va & (MEM_PAGE_SIZE - 1)) + span > MEM_PAGE_SIZE) {
+		c->scratch[5] = LEAVE_SINGLE;
+		return false;
+	}
+	return mmu_fill(c, va + (desc >> 32 & 0xffff), desc & 0x7f, write, mode);
 }
 
 /*
@@ -125,7 +133,6 @@ static void slow(struct emit *e, bool live, const u8 *leave_popped)
 	spill(e, 8);
 	if (live) {
 		e8(e, 0x9c); /* pushf */
-		e_alu_imm(e, 0, 1, H_RCX, 0x100);
 	} else {
 		push_reg(e, H_RCX);
 	}
@@ -150,9 +157,9 @@ static void slow(struct emit *e, bool live, const u8 *leave_popped)
 		pop_reg(e, H_RCX);
 	fill(e, 8);
 	e_op_mem(e, 0, 0x8b, H_RCX, EENV(8 + offsetof(struct tcg_cpu, scratch) + 8 * 6));
-	/* LEAVE_INTERP | (desc >> 16) << 8, without touching flags: rorx ecx, ecx, 8; then the low byte and the top one */
-	e8(e, 0xc4), e8(e, 0xe3), e8(e, 0x7b), e8(e, 0xf0), e8(e, 0xc9), e8(e, 8); /* rorx ecx, ecx, 8 */
-	e8(e, 0xb1), e8(e, LEAVE_INTERP);					   /* mov cl, LEAVE_INTERP */
+	/* reason | (desc >> 16) << 8, without touching flags: rorx ecx, ecx, 8; then the low byte and the top one */
+	e8(e, 0xc4), e8(e, 0xe3), e8(e, 0x7b), e8(e, 0xf0), e8(e, 0xc9), e8(e, 8);	  /* rorx ecx, ecx, 8 */
+	e_op_mem(e, 0, 0x8a, H_RCX, EENV(8 + offsetof(struct tcg_cpu, scratch) + 8 * 5)); /* mov cl, [scratch 5] */
 	e_jmp(e, leave_popped);
 }
 

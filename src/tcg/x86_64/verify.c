@@ -1,12 +1,12 @@
 /*
- * verify.c: see verify.h. Abstract interpretation over the unit's bytes. Values matter in rcx, r10 and r11 only (T2, T0, T1): how an address
- * becomes one that may be used:
+ * verify.c: see verify.h. Abstract interpretation over the unit's bytes. Values matter in rcx, r10 and r11 only (T2, T0, T1): how an
+ *address becomes one that may be used:
  *
  *	T0 = va (ANY)			T1 = its index in a table (INDEX)	neg + T0 (SUM)
  *	SUM compared with the page's end (OFFSET: `size` bytes of room)		host + OFFSET = CHECKED
  *
- * `tag` names the index that neg and host were loaded with: the offset of the instruction that made it. All jumps go forward but those from
- * the slow path, which bring nothing: one pass is enough.
+ * `tag` names the index that neg and host were loaded with: the offset of the instruction that made it. Jumps back, as from the slow path,
+ * bring nothing along: where they lead, nothing is known, and one pass is enough.
  */
 #include "tcg/x86_64/verify.h"
 
@@ -18,9 +18,9 @@
 #include "tcg/x86_64/decode.h"
 #include "tcg/x86_64/emit.h"
 
-#define MAX_CODE 0x10000u
-#define NO_TABLE 0xff
-#define ENV_END	 (TCG_CPU_SIZE + TCG_CTX_SIZE)
+#define MAX_CODE  0x10000u
+#define LOOP_HEAD 2
+#define ENV_END	  (TCG_CPU_SIZE + TCG_CTX_SIZE)
 
 enum kind {
 	ANY,
@@ -56,7 +56,7 @@ struct state {
 };
 
 struct verify {
-	u8 starts[MAX_CODE]; /* 1: an instruction begins here */
+	u8 starts[MAX_CODE]; /* an instruction begins here; LOOP_HEAD: and a jump back leads here */
 	struct state in[MAX_CODE];
 	const struct verify_unit *u;
 	struct state s;
@@ -77,16 +77,24 @@ static const struct table tables[] = {
 	{CTX(user_w), TCG_TLB_SIZE, true, false, TCG_MODE_USER},
 	{CTX(ac_r), TCG_AC_SIZE, false, false, TCG_MODE_AC},
 	{CTX(ac_w), TCG_AC_SIZE, true, false, TCG_MODE_AC},
-	{offsetof(struct tcg_cpu, k_jump), TCG_JUMP_SIZE, false, true, 0},
+	{offsetof(struct tcg_cpu, k_jump), TCG_K_JUMP_SIZE, false, true, 0},
 	{CTX(jump), TCG_JUMP_SIZE, false, true, TCG_MODE_USER},
 };
 
 /* What translated code may store to. */
-#define ENV_FIELD(field) {offsetof(struct tcg_cpu, field), sizeof(((struct tcg_cpu *)0)->field)}
+#define ENV_FIELD(field) \
+	{ \
+		offsetof(struct tcg_cpu, field), sizeof(((struct tcg_cpu *)0)->field) \
+	}
 static const struct {
 	u32 offset, size;
 } writable[] = {
-	ENV_FIELD(gpr), ENV_FIELD(rflags), ENV_FIELD(scratch), ENV_FIELD(kernel_gs_base), ENV_FIELD(seg[X86_GS].base),
+	ENV_FIELD(gpr),
+	ENV_FIELD(rflags),
+	ENV_FIELD(scratch),
+	ENV_FIELD(kernel_gs_base),
+	ENV_FIELD(seg[X86_FS].base),
+	ENV_FIELD(seg[X86_GS].base),
 };
 
 static void fail(struct verify *v, const char *why)
@@ -186,11 +194,11 @@ static void check_guest(struct verify *v, const struct x86_insn *in, u32 size)
 {
 	const struct val *t0 = &v->s.t[T0];
 
-	if (in->mem.index != X86_NO_REG || in->mem.disp)
+	if (in->mem.index != X86_NO_REG || in->mem.disp < 0)
 		fail(v, "more than r10 in the address of guest memory");
 	else if (t0->kind != CHECKED)
 		fail(v, "an address that no check has allowed");
-	else if (size > t0->size)
+	else if ((u32)in->mem.disp + size > t0->size)
 		fail(v, "more bytes than were checked");
 	else if (in->mem.access & OPND_W && !tables[t0->table].write)
 		fail(v, "a store to what was checked for reading");
@@ -206,6 +214,17 @@ static bool bit_offset_known(const struct verify *v, const struct x86_insn *in)
 	return t < NR_T && v->s.t[t].kind == INDEX && v->s.t[t].n < in->opsize * 8u;
 }
 
+/* [rsp + rcx + table]: the tables of STI and CLI, by a byte. */
+static bool reads_byte_table(const struct verify *v, const struct x86_insn *in)
+{
+	const struct val *index = &v->s.t[T2];
+	size_t at = (size_t)in->mem.disp;
+
+	return in->mem.base == H_RSP && in->mem.index == H_RCX && in->mem.scale == 1 && in->mem.access == OPND_R && in->mem.size == 1 &&
+	       index->kind == INDEX && index->n <= 0xff &&
+	       (at == offsetof(struct tcg_cpu, with_if) || at == offsetof(struct tcg_cpu, without_if));
+}
+
 static void check_memory(struct verify *v, const struct x86_insn *in)
 {
 	u32 size = in->mem.size ? in->mem.size : in->opsize;
@@ -218,7 +237,7 @@ static void check_memory(struct verify *v, const struct x86_insn *in)
 		check_guest(v, in, size);
 	else if (in->mem.base == H_RSP && in->mem.index == X86_NO_REG)
 		check_env(v, in, size);
-	else if (in->mem.base != H_RSP || in->mem.index != H_R11 || in->mem.access & OPND_W)
+	else if (!reads_byte_table(v, in) && (in->mem.base != H_RSP || in->mem.index != H_R11 || in->mem.access & OPND_W))
 		fail(v, "an address that is neither the vCPU's nor checked");
 	if (!bit_offset_known(v, in))
 		fail(v, "a bit offset that is not known to be inside the operand");
@@ -240,6 +259,8 @@ static u64 pext_bits(const struct x86_insn *in)
 		return TCG_AC_SIZE - 1;
 	if (reads_env(in, offsetof(struct tcg_cpu, jump_mask)))
 		return TCG_JUMP_SIZE - 1;
+	if (reads_env(in, offsetof(struct tcg_cpu, k_jump_mask)))
+		return TCG_K_JUMP_SIZE - 1;
 	if (reads_env(in, offsetof(struct tcg_cpu, bits31)))
 		return 31;
 	return reads_env(in, offsetof(struct tcg_cpu, bits63)) ? 63 : 0;
@@ -283,14 +304,14 @@ static struct val lea(struct verify *v, const struct x86_insn *in)
 		return plus(&t[T0], &t[index]);
 	if (to == T2 && base == T2 && index == T0 && !in->mem.disp && t[T2].kind == NEG && tables[t[T2].table].jump && t[T2].of_va)
 		return (struct val){.kind = MATCH, .table = t[T2].table, .tag = t[T2].tag};
-	if (to == T2 && base == T0 && index == NR_T && in->mem.disp >= 0 && in->mem.disp < 64 && t[T0].kind == SUM)
+	if (to == T2 && base == T0 && index == NR_T && in->mem.disp >= 0 && in->mem.disp < 4096 && t[T0].kind == SUM)
 		return (struct val){.kind = ADDEND, .size = (u16)(in->mem.disp + 1)};
 	return (struct val){0};
 }
 
 static bool from_table(const struct x86_insn *in)
 {
-	return in->has_modrm && in->mod != 3 && in->mem.base == H_RSP && in->mem.index != X86_NO_REG;
+	return in->has_modrm && in->mod != 3 && in->mem.base == H_RSP && in->mem.index == H_R11;
 }
 
 /* The value that an instruction leaves in the scratch register that is its destination. */
@@ -318,6 +339,10 @@ static struct val result(struct verify *v, const struct x86_insn *in, u32 to)
 		if (in->opnd[1].kind == OPND_IMM && in->opsize >= 4)
 			return (struct val){.kind = CONST, .n = in->opsize == 4 ? (u32)in->imm : (u64)in->imm};
 		break;
+	case OP_MOVZX:
+		if (to < NR_T && in->opnd[1].size == 1)
+			return (struct val){.kind = INDEX, .n = 0xff, .tag = v->at};
+		break;
 	case OP_ADD:
 		if (to == T0 && from_table(in) && in->opsize == 8)
 			return plus(&t[T0], &entry);
@@ -341,11 +366,18 @@ static bool may_appear(const struct x86_insn *in)
 	case OP_LFENCE:
 	case OP_SFENCE:
 	case OP_MFENCE:
+	case OP_SERIALIZE:
+	case OP_RDRAND:
+	case OP_RDSEED:
 	case OP_RDTSC:
 	case OP_SAHF:
 	case OP_LAHF:
 	case OP_LEA:
 	case OP_NOP:
+	case OP_BT: /* also of a bit string: check_memory looks at its offset */
+	case OP_BTS:
+	case OP_BTR:
+	case OP_BTC:
 		return true;
 	case OP_VEC:
 	case OP_X87:
@@ -369,8 +401,8 @@ static void plain(struct verify *v, const struct x86_insn *in)
 	check_memory(v, in);
 	val = result(v, in, to);
 	v->s.cmp = 0;
-	if (in->op == OP_CMP && in->opsize == 8 && in->mod == 3 && dst->kind == OPND_GPR && dst->reg == H_R10 && in->imm_size && in->imm >= 0 &&
-	    in->imm < 4096)
+	if (in->op == OP_CMP && in->opsize == 8 && in->mod == 3 && dst->kind == OPND_GPR && dst->reg == H_R10 && in->imm_size &&
+	    in->imm >= 0 && in->imm < 4096)
 		v->s.cmp = (u32)in->imm + 1;
 	for (u32 i = NR_T; i-- > 0;) {
 		if (in->gpr_write & BIT(host_reg[i]))
@@ -380,19 +412,31 @@ static void plain(struct verify *v, const struct x86_insn *in)
 
 /* ---- control flow ---- */
 
+/* exec_transfer: what, its length, the operand size. */
+static void check_transfer(struct verify *v)
+{
+	const struct val *t0 = &v->s.t[T0], *t2 = &v->s.t[T2];
+	u32 op = (u16)t2->n, len = t2->n >> 16 & 0xff;
+	bool known = op == OP_SYSCALL || op == OP_SYSRET || op == OP_IRET || op == OP_STAC || op == OP_CLAC;
+
+	if (t0->kind != CONST || t2->kind != CONST || !known || len - 1 >= X86_INSN_MAX || t2->n >> 32)
+		fail(v, "a transfer of control without an instruction");
+}
+
 static void jump_to(struct verify *v, const struct x86_insn *in, const struct state *s)
 {
 	s64 to = (s64)v->at + in->len + in->imm;
-	struct state nothing = {0};
 
 	if (in->op == OP_JMP && to + v->u->at == v->u->code->leave_lookup)
 		return;
+	if (in->op == OP_JMP && to + v->u->at == v->u->code->transfer) {
+		check_transfer(v);
+		return;
+	}
 	if (to < 0 || to >= (s64)v->u->len || !v->starts[to])
 		fail(v, "a jump to where no instruction begins");
 	else if (to > (s64)v->at)
 		join(v, (u32)to, s);
-	else if (v->in[to].reached && memcmp(v->in[to].t, nothing.t, sizeof(nothing.t)) != 0)
-		fail(v, "a jump back into a check");
 }
 
 /* JRCXZ and what rcx being zero means. */
@@ -434,16 +478,17 @@ static void jump_through_cache(struct verify *v, const struct x86_insn *in)
 		fail(v, "a jump through a slot that is not known to match");
 }
 
-/* The thunk reads the table at the index that the check left in T1. */
+/* The thunk reads the table at the index that the check left in T1. desc: slow_fill in thunks.c. */
 static void check_slow(struct verify *v, bool live)
 {
 	const struct val *t = v->s.t;
-	u64 scale = live ? 8 : 1, desc = t[T2].n;
+	u64 scale = live ? 8 : 1, desc = t[T2].n, size = desc & 0x7f, span = desc >> 48;
 
-	if (t[T2].kind != CONST || t[T0].kind != SUM || t[T1].kind != INDEX || t[T1].tag != t[T0].tag ||
-	    (t[T1].n * scale & 15) || t[T1].n * scale > (tables[t[T0].table].count - 1) * 16)
+	if (t[T2].kind != CONST || t[T0].kind != SUM || t[T1].kind != INDEX || t[T1].tag != t[T0].tag || (t[T1].n * scale & 15) ||
+	    t[T1].n * scale > (tables[t[T0].table].count - 1) * 16)
 		fail(v, "the slow path without a failed check");
-	else if (!(desc & 0x7f) || (desc & 0x7f) > 64 || desc & 0xff00 || (bool)(desc & 0x80) != tables[t[T0].table].write)
+	else if (!size || size > 64 || (bool)(desc & 0x100) != live || desc & 0xfe00 || (bool)(desc & 0x80) != tables[t[T0].table].write ||
+		 (span ? (desc >> 32 & 0xffff) + size > span : desc >> 32))
 		fail(v, "the slow path for another kind of access");
 }
 
@@ -475,7 +520,7 @@ static bool call(struct verify *v, const struct x86_insn *in)
 		check_slow(v, to == k->slow_live);
 	else if (to != k->callout)
 		fail(v, "a call of something unknown");
-	else if (t[T0].kind != CONST || t[T2].kind != CONST || t[T2].n - 1 >= X86_INSN_MAX)
+	else if (t[T0].kind != CONST || t[T2].kind != CONST || (t[T2].n & 0xff) - 1 >= X86_INSN_MAX)
 		fail(v, "a call of the interpreter without an instruction");
 	v->s = (struct state){.reached = true};
 	return true;
@@ -525,6 +570,7 @@ static void find_starts(struct verify *v)
 {
 	struct x86_insn in;
 	u32 len;
+	s64 to;
 
 	for (v->at = 0; v->at < v->u->len; v->at += len) {
 		len = decode(v, v->at, &in);
@@ -534,6 +580,9 @@ static void find_starts(struct verify *v)
 		}
 		v->starts[v->at] = 1;
 		v->in[v->at].reached = false;
+		to = (s64)v->at + len + in.imm;
+		if ((in.op == OP_JMP || in.op == OP_JCC || in.op == OP_JRCXZ) && to >= 0 && to <= (s64)v->at && v->starts[to])
+			v->starts[to] = LOOP_HEAD;
 	}
 }
 
@@ -564,7 +613,7 @@ static void follow(struct verify *v)
 
 	for (v->at = 0; v->at < v->u->len && !v->why; v->at += len) {
 		len = decode(v, v->at, &in);
-		if (v->at == 0 || v->at == v->u->body || (!open && !v->in[v->at].reached))
+		if (v->at == 0 || v->at == v->u->body || v->starts[v->at] == LOOP_HEAD || (!open && !v->in[v->at].reached))
 			join(v, v->at, &nothing);
 		if (open)
 			join(v, v->at, &v->s);

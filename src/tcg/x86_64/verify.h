@@ -21,7 +21,8 @@ struct verify_unit {
 
 struct verify *verify_new(void);
 void verify_free(struct verify *v); /* accepts NULL */
-/* NULL: nothing to find fault with. Else a sentence, and the offset in the unit of the instruction that it is about. ctx: any, one at a time */
+/* NULL: nothing to find fault with. Else a sentence, and the offset in the unit of the instruction that it is about. ctx: any, one at a
+ * time */
 const char *verify_unit(struct verify *v, const struct verify_unit *u, u32 *where);
 /* Whether the writable mapping is executable or the executable one writable (/proc/self/maps), which must never be. */
 int verify_mappings(const struct tcg_code *k, struct err *e) MUST_CHECK;

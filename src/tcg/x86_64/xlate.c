@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "tcg/lockstep.h"
 #include "tcg/x86_64/xlate_impl.h"
 
 #define LOOKAHEAD 8u /* instructions decoded beyond an exit to see whether flags die there */
@@ -106,6 +107,8 @@ static u64 branch_target(const struct xlate *x, u32 i)
 /* Instructions that translated code can hold; the rest ends a unit and is interpreted. */
 static bool can_translate(const struct xlate *x, const struct x86_insn *in)
 {
+	if (unlikely(x->c->t->lockstep) && !lockstep_can(in->op))
+		return false;
 	if ((in->feat && !tcg_has(x->c, in->feat)) || (in->feat2 && !tcg_has(x->c, in->feat2)))
 		return false;
 	switch (in->op) {
@@ -380,6 +383,7 @@ static void emit_body(struct xlate *x, u64 next, const struct unit *u)
 		mark(x, x->insn_va[x->cur], u);
 		if (x->cross && x->cur == x->nr - 1)
 			emit_cross_guard(x);
+		xlate_group_before(x, in);
 		if (!emit_insn(x, in)) {
 			x->e.p = begin;
 			x->nr_tails = tails;
@@ -388,6 +392,7 @@ static void emit_body(struct xlate *x, u64 next, const struct unit *u)
 			leave_at(x, x->insn_va[x->cur]);
 			return;
 		}
+		xlate_group_after(x, in);
 		open = !ends_unit(in->op) && !(in->op == OP_JMP && !(x->cur + 1 < x->nr));
 	}
 	if (!open)
@@ -421,7 +426,7 @@ static void emit_tail(struct xlate *x, u32 i, struct unit *u)
 	}
 	switch (t->kind) {
 	case TAIL_SLOW:
-		e_mov_imm(&x->e, H_RCX, t->arg);
+		e_mov_imm(&x->e, H_RCX, t->arg | (u64)t->group << 32);
 		xlate_call_thunk(x, t->live ? x->k->slow_live : x->k->slow_dead);
 		e_jmp(&x->e, t->retry);
 		break;
@@ -460,7 +465,7 @@ static void set_mode(struct xlate *x)
 	}
 }
 
-static void begin(struct xlate *x, struct tcg_cpu *c, struct tcg_code *k, u64 va, u8 mode)
+static void begin(struct xlate *x, struct tcg_cpu *c, struct tcg_code *k, u64 va, u16 mode)
 {
 	const struct code_chunk *ch = &k->chunks[k->cur[false]];
 
@@ -468,10 +473,12 @@ static void begin(struct xlate *x, struct tcg_cpu *c, struct tcg_code *k, u64 va
 	x->k = k;
 	x->va = va;
 	x->page_va = va & ~(MEM_PAGE_SIZE - 1);
-	x->mode = mode;
+	x->mode = (u8)mode;
+	x->single = mode & UNIT_SINGLE;
 	x->nr = x->nr_tails = x->nr_exits = x->nr_marks = x->nr_relocs = x->cur = 0;
 	x->lo = 4096;
 	x->cross = false;
+	x->group = (struct group){0};
 	x->hi = 0;
 	x->fixed = false;
 	x->unit = ch->nr_units;
@@ -482,7 +489,7 @@ static void begin(struct xlate *x, struct tcg_cpu *c, struct tcg_code *k, u64 va
 	set_mode(x);
 }
 
-bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u8 mode, u32 *unit)
+bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u16 mode, u32 *unit)
 {
 	struct xlate *x = k->xlate;
 	struct code_chunk *ch = &k->chunks[k->cur[false]];

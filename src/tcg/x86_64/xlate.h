@@ -8,7 +8,7 @@
 int xlate_init(struct tcg_code *k, struct err *e) MUST_CHECK;
 void xlate_fini(struct tcg_code *k);
 /* Translates from va (page at gpa) for mode into the current chunk, which has room. False: not now (k->page2.wanted, or no RAM). */
-bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u8 mode, u32 *unit);
+bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u16 mode, u32 *unit);
 /* Offset from struct tcg_cpu of what a jump to user code at va compares: the id in its itlb slot. */
 s32 xlate_itlb_slot(u8 mode, u64 va);
 

@@ -120,21 +120,14 @@ static void adjust_rsp(struct xlate *x, s32 by)
 	e_lea(&x->e, H_GUEST_RSP, EMEM(H_GUEST_RSP, by));
 }
 
-/* T0 = host address of the 8 bytes below the guest's rsp, checked for writing. */
-void xlate_check_push(struct xlate *x)
+struct emem xlate_push_slot(struct xlate *x)
 {
-	u8 *retry = x->e.p;
-
-	e_lea(&x->e, T0, EMEM(H_GUEST_RSP, -8));
-	xlate_check(x, 8, true, retry);
+	return xlate_access(x, X86_RSP, -8, 8, true);
 }
 
-void xlate_check_pop(struct xlate *x)
+struct emem xlate_pop_slot(struct xlate *x)
 {
-	u8 *retry = x->e.p;
-
-	e_mov(&x->e, T0, H_GUEST_RSP);
-	xlate_check(x, 8, false, retry);
+	return xlate_access(x, X86_RSP, 0, 8, false);
 }
 
 static struct emem scratch(u32 n)
@@ -145,23 +138,24 @@ static struct emem scratch(u32 n)
 static bool push(struct xlate *x, const struct x86_insn *in)
 {
 	const struct x86_opnd *o = &in->opnd[0];
+	struct emem slot;
 
 	if (in->opsize != 8)
 		return false;
 	if (o->kind == OPND_MEM) {
-		xlate_operand(x, in);
-		e_load(&x->e, T0, EMEM(T0, 0));
+		e_load(&x->e, T0, xlate_operand(x, in));
 		e_store(&x->e, T0, scratch(0));
+		x->group.on = false;
 	}
-	xlate_check_push(x);
-	if (o->kind == OPND_IMM) { /* mov qword [T0], simm32 */
-		e_op_mem(&x->e, 1, 0xc7, 0, EMEM(T0, 0));
+	slot = xlate_push_slot(x);
+	if (o->kind == OPND_IMM) { /* mov qword [slot], simm32 */
+		e_op_mem(&x->e, 1, 0xc7, 0, slot);
 		e32(&x->e, (u32)in->imm);
 	} else if (o->kind == OPND_MEM) {
 		e_load(&x->e, T1, scratch(0));
-		e_store(&x->e, T1, EMEM(T0, 0));
+		e_store(&x->e, T1, slot);
 	} else {
-		e_store(&x->e, xlate_get(x, o->reg, T1), EMEM(T0, 0));
+		e_store(&x->e, xlate_get(x, o->reg, T1), slot);
 	}
 	adjust_rsp(x, -8);
 	return true;
@@ -169,13 +163,14 @@ static bool push(struct xlate *x, const struct x86_insn *in)
 
 static bool pop(struct xlate *x, const struct x86_insn *in)
 {
+	struct emem slot;
 	u32 reg;
 
 	if (in->opsize != 8 || in->opnd[0].kind != OPND_GPR)
 		return false;
-	xlate_check_pop(x);
+	slot = xlate_pop_slot(x);
 	reg = xlate_host_reg(in->opnd[0].reg);
-	e_load(&x->e, reg == HOME ? T1 : reg, EMEM(T0, 0));
+	e_load(&x->e, reg == HOME ? T1 : reg, slot);
 	if (reg == HOME)
 		e_store(&x->e, T1, xlate_home(in->opnd[0].reg));
 	if (reg != H_GUEST_RSP)
@@ -185,14 +180,13 @@ static bool pop(struct xlate *x, const struct x86_insn *in)
 
 static bool leave(struct xlate *x, const struct x86_insn *in)
 {
-	u8 *retry = x->e.p;
+	struct emem slot;
 
 	if (in->opsize != 8)
 		return false;
-	e_mov(&x->e, T0, H_RBP);
-	xlate_check(x, 8, false, retry);
+	slot = xlate_access(x, X86_RBP, 0, 8, false);
 	e_lea(&x->e, H_GUEST_RSP, EMEM(H_RBP, 8));
-	e_load(&x->e, H_RBP, EMEM(T0, 0));
+	e_load(&x->e, H_RBP, slot);
 	return true;
 }
 
@@ -200,9 +194,10 @@ static bool leave(struct xlate *x, const struct x86_insn *in)
 
 static void push_return(struct xlate *x, const struct x86_insn *in)
 {
-	xlate_check_push(x);
+	struct emem slot = xlate_push_slot(x);
+
 	xlate_mov_va(x, T1, x->insn_va[x->cur] + in->len);
-	e_store(&x->e, T1, EMEM(T0, 0));
+	e_store(&x->e, T1, slot);
 	adjust_rsp(x, -8);
 }
 
@@ -229,9 +224,9 @@ static bool call_indirect(struct xlate *x, const struct x86_insn *in)
 	if (in->opsize != 8 || (o->kind == OPND_GPR && o->reg == X86_RSP))
 		return false;
 	if (o->kind == OPND_MEM) {
-		xlate_operand(x, in);
-		e_load(&x->e, T0, EMEM(T0, 0));
+		e_load(&x->e, T0, xlate_operand(x, in));
 		e_store(&x->e, T0, scratch(0));
+		x->group.on = false;
 	}
 	push_return(x, in);
 	if (o->kind == OPND_MEM) {
@@ -254,8 +249,7 @@ static bool jump_indirect(struct xlate *x, const struct x86_insn *in)
 	if (in->opsize != 8)
 		return false;
 	if (o->kind == OPND_MEM) {
-		xlate_operand(x, in);
-		e_load(&x->e, T0, EMEM(T0, 0));
+		e_load(&x->e, T0, xlate_operand(x, in));
 	} else {
 		reg = xlate_get(x, o->reg, T0);
 		if (reg != T0)
@@ -269,8 +263,7 @@ static bool ret(struct xlate *x, const struct x86_insn *in)
 {
 	if (in->opsize != 8)
 		return false;
-	xlate_check_pop(x);
-	e_load(&x->e, T0, EMEM(T0, 0));
+	e_load(&x->e, T0, xlate_pop_slot(x));
 	adjust_rsp(x, 8 + (s32)(in->imm & 0xffff));
 	indirect(x);
 	return true;

@@ -34,11 +34,22 @@ struct tail {
 	bool live;  /* flags must survive */
 	u8 *fix[2]; /* rel32s that lead here, or NULL */
 	u8 *retry;  /* SLOW: where to go on */
+	u32 group;  /* SLOW: offset of the first access in its group, length of the group << 16; 0: no group */
 	u32 arg;    /* SLOW: descriptor for the thunk; EXIT, GUARD: exit; LEAVE: reason and argument */
 	u64 target; /* GUARD */
 };
 
+/* Accesses off one register under one check: xlate_group.c. */
+struct group {
+	bool on, write;
+	u8 base;
+	s32 lo, hi; /* T0 is the host address of base + lo; base as it was when the group began */
+	s32 delta;  /* what was added to base since */
+};
+
 struct xlate {
+	struct group group;
+	bool single; /* TCG_MODE_SINGLE: no groups */
 	struct emit e;
 	struct tcg_cpu *c;
 	struct tcg_code *k;
@@ -94,8 +105,18 @@ void xlate_ea(struct xlate *x, const struct x86_insn *in);
 /* Checks T0 for an access of size bytes; T0 becomes the host address. Clobbers T1 and, with live flags, T2. retry: where the computation of
  * T0 began. */
 void xlate_check(struct xlate *x, u32 size, bool write, u8 *retry);
-/* Both, for the memory operand. */
-void xlate_operand(struct xlate *x, const struct x86_insn *in);
+/* The same for a group of span bytes, in which the first access is at `first`, of size bytes. */
+void xlate_check_group(struct xlate *x, u32 span, u32 first, u32 size, bool write, u8 *retry);
+
+/* xlate_group.c */
+/* The checked memory operand of the current instruction, or size bytes at [guest register base + disp]: what the code uses in its place.
+ * Clobbers T1, and with live flags T2. */
+struct emem xlate_operand(struct xlate *x, const struct x86_insn *in);
+struct emem xlate_access(struct xlate *x, u32 base, s32 disp, u32 size, bool write);
+/* Around the emission of each instruction. */
+void xlate_group_before(struct xlate *x, const struct x86_insn *in);
+void xlate_group_after(struct xlate *x, const struct x86_insn *in);
+
 /* Guest register -> a host register that may be read: its own, or tmp loaded from its home. */
 u32 xlate_get(struct xlate *x, u32 guest, u32 tmp);
 
@@ -111,9 +132,9 @@ bool xlate_callout(struct xlate *x, const struct x86_insn *in);
 bool xlate_is_callout(u32 op);
 
 /* xlate_flow.c */
-/* T0 = host address of the 8 bytes that a push writes, a pop reads. */
-void xlate_check_push(struct xlate *x);
-void xlate_check_pop(struct xlate *x);
+/* The 8 bytes that a push writes, a pop reads. */
+struct emem xlate_push_slot(struct xlate *x);
+struct emem xlate_pop_slot(struct xlate *x);
 bool xlate_flow(struct xlate *x, const struct x86_insn *in);
 /* Leaves for target, at the end of the unit (cc 16) or by a jump under condition cc. */
 void xlate_exit(struct xlate *x, u32 cc, u64 target, bool back, bool live);

@@ -5,7 +5,8 @@
 struct enc {
 	u32 reg, rm, vvvv, opreg; /* rm: register, or base of [rm] when mem */
 	bool mem, has_opreg, need_rex;
-	u32 temps; /* scratch registers that are free, a bit each */
+	struct emem at; /* the memory operand, when mem */
+	u32 temps;	/* scratch registers that are free, a bit each */
 	struct homed {
 		u8 reg, guest;
 		bool loaded, write;
@@ -259,6 +260,17 @@ static void emit_evex(struct xlate *x, const struct x86_insn *in, const struct e
 	e8(&x->e, in->opcode);
 }
 
+/* ModRM and displacement; EVEX scales one of 8 bits (SDM 2A §2.7.5): always one of 32. */
+static void emit_operand(struct xlate *x, const struct x86_insn *in, const struct enc *n)
+{
+	if (in->enc != ENC_EVEX || !n->at.disp) {
+		e_modrm_mem(&x->e, n->reg, n->at);
+		return;
+	}
+	e8(&x->e, 0x80 | (n->reg & 7) << 3 | (n->at.base & 7u));
+	e32(&x->e, (u32)n->at.disp);
+}
+
 static void emit_insn(struct xlate *x, const struct x86_insn *in, const struct enc *n)
 {
 	if (in->enc == ENC_LEGACY)
@@ -268,7 +280,7 @@ static void emit_insn(struct xlate *x, const struct x86_insn *in, const struct e
 	else
 		emit_evex(x, in, n);
 	if (in->has_modrm && n->mem)
-		e_modrm_mem(&x->e, n->reg, EMEM(n->rm, 0));
+		emit_operand(x, in, n);
 	else if (in->has_modrm)
 		e8(&x->e, 0xc0 | (n->reg & 7) << 3 | (n->rm & 7));
 	for (u32 i = 0; in->at_imm && i < in->imm_size; i++)
@@ -294,11 +306,11 @@ bool xlate_generic(struct xlate *x, const struct x86_insn *in)
 
 	if (in->mem.moffs)
 		return false;
-	n.temps = BIT(T0) | BIT(T1) | BIT(T2);
+	n.temps = BIT(T1) | BIT(T2) | (x->group.on ? 0 : (u32)BIT(T0));
 	if (in->has_modrm && in->mod != 3) {
 		if (!in->mem.access || in->mem.size == 0 || in->mem.size > 64)
 			return false;
-		xlate_operand(x, in);
+		n.at = xlate_operand(x, in);
 		n.mem = true;
 		n.rm = T0;
 		n.temps &= ~(u32)BIT(T0);

@@ -103,23 +103,21 @@ static void check_live(struct xlate *x, u32 size, s32 table, struct tail *slow)
 	e_lea(&x->e, T0, EMEMX(T0, T1, 1, 0));
 }
 
-void xlate_check(struct xlate *x, u32 size, bool write, u8 *retry)
+void xlate_check_group(struct xlate *x, u32 span, u32 first, u32 size, bool write, u8 *retry)
 {
-	u32 offset = (u32)(x->insn_va[x->cur] - x->va) & 0xffff;
-	struct tail *slow = xlate_tail(x, TAIL_SLOW, xlate_live(x), NULL, size | (u32)write << 7 | offset << 16);
+	u32 offset = (u32)(x->insn_va[x->cur] - x->va) & 0xffff, live = xlate_live(x);
+	struct tail *slow = xlate_tail(x, TAIL_SLOW, live, NULL, size | (u32)write << 7 | (live ? 0x100u : 0) | offset << 16);
 	s32 table = write ? x->tlb_w : x->tlb_r;
 
 	slow->retry = retry;
+	slow->group = span == size ? 0 : first | span << 16;
 	if (slow->live)
-		check_live(x, size, table, slow);
+		check_live(x, span, table, slow);
 	else
-		check_dead(x, size, table, slow);
+		check_dead(x, span, table, slow);
 }
 
-void xlate_operand(struct xlate *x, const struct x86_insn *in)
+void xlate_check(struct xlate *x, u32 size, bool write, u8 *retry)
 {
-	u8 *retry = x->e.p;
-
-	xlate_ea(x, in);
-	xlate_check(x, in->mem.size, in->mem.access & OPND_W, retry);
+	xlate_check_group(x, size, 0, size, write, retry);
 }

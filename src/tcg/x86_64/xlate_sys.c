@@ -111,10 +111,11 @@ static void mask_bits(struct emit *e, u32 reg, u32 mask)
 static bool pushf(struct xlate *x, const struct x86_insn *in)
 {
 	struct emit *e = &x->e;
+	struct emem slot;
 
 	if (in->opsize != 8)
 		return xlate_callout(x, in);
-	xlate_check_push(x);
+	slot = xlate_push_slot(x);
 	e8(e, 0x9c);		  /* pushf */
 	e8(e, 0x41), e8(e, 0x5b); /* pop r11 */
 	e_load(e, T2, EENV(offsetof(struct tcg_cpu, rflags)));
@@ -127,7 +128,7 @@ static bool pushf(struct xlate *x, const struct x86_insn *in)
 		e_alu_imm(e, 1, 4, T2, (s32) ~(X86_FLAGS_ARITH | X86_FLAG_RF | X86_FLAG_VM));
 		e_op_rr(e, 1, 0x09, T2, T1); /* or T1, T2 */
 	}
-	e_store(e, T1, EMEM(T0, 0));
+	e_store(e, T1, slot);
 	e_lea(e, H_GUEST_RSP, EMEM(H_GUEST_RSP, -8));
 	return true;
 }
@@ -153,17 +154,18 @@ static struct emem seg_field(u32 seg, u32 field)
 static bool read_selector(struct xlate *x, const struct x86_insn *in)
 {
 	struct emem selector = seg_field(in->sreg, offsetof(struct x86_seg, selector));
+	struct emem at = {0};
 	bool memory = in->mod != 3;
 	u32 reg = memory ? HOME : xlate_host_reg(in->rm), to = reg == HOME ? T1 : reg;
 
 	if (memory)
-		xlate_operand(x, in);
+		at = xlate_operand(x, in);
 	else if (in->opsize == 2)
 		to = T1;
 	e_op_mem(&x->e, 0, 0x0fb7, to, selector); /* movzx r32, word */
 	if (memory || (in->opsize == 2 && reg == HOME)) {
 		e8(&x->e, 0x66);
-		e_op_mem(&x->e, 0, 0x89, T1, memory ? EMEM(T0, 0) : xlate_home(in->rm)); /* mov [...], T1w */
+		e_op_mem(&x->e, 0, 0x89, T1, memory ? at : xlate_home(in->rm)); /* mov [...], T1w */
 	} else if (in->opsize == 2) {
 		e8(&x->e, 0x66);
 		e_op_rr(&x->e, 0, 0x89, T1, reg); /* mov r16, T1w */
@@ -209,8 +211,7 @@ static bool popf(struct xlate *x, const struct x86_insn *in)
 
 	if (in->opsize != 8 || x->mode & TCG_MODE_USER || xlate_live(x))
 		return xlate_callout(x, in);
-	xlate_check_pop(x);
-	e_load(e, T1, EMEM(T0, 0));
+	e_load(e, T1, xlate_pop_slot(x));
 	e_load(e, T2, EENV(offsetof(struct tcg_cpu, rflags)));
 	e_op_rr(e, 1, 0x31, T1, T2); /* xor T2, T1 */
 	e_op_rr(e, 1, 0xf7, 0, T2);  /* test T2, imm32 */
