@@ -188,7 +188,7 @@ static void find_evex(struct dec *d)
 	d->rex_x = ~p0 >> 3 & 8;
 	d->rex_b = ~p0 >> 2 & 8;
 	d->evex_r = ~p0 & 16;
-	d->evex_v = ~p2 << 1 & 16;
+	d->evex_v = (u8)((~p2 & 8) << 1);
 	d->w = p1 & 0x80;
 	d->pp = p1 & 3;
 	in->vvvv = ~p1 >> 3 & 15;
