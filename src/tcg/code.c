@@ -9,10 +9,10 @@
 #include "tcg/x86_64/decode.h"
 #include "tcg/x86_64/xlate.h"
 
-/* What an average unit needs, by counts on a boot of Debian's kernel: 400 bytes of code, 2.5 exits, 9 instructions. */
-#define BYTES_PER_UNIT 400u
+/* What an average unit needs, by counts on a boot of Debian's kernel: 330 bytes of code, 2 exits, 10 instructions, 5 relocations. */
+#define BYTES_PER_UNIT 330u
 /* Per cent of the size asked for that holds code; the rest is for the arrays. */
-#define CODE_SHARE 60
+#define CODE_SHARE 56
 
 static void *map_anon(size_t size)
 {
@@ -53,9 +53,9 @@ static int map_tables(struct tcg_code *k, struct err *e)
 	int ret = 0;
 
 	k->max_units = k->chunk_size / BYTES_PER_UNIT;
-	k->max_exits = k->max_units * 3;
+	k->max_exits = k->max_units * 5 / 2;
 	k->max_insns = k->max_units * 12;
-	k->max_relocs = k->max_units * 12;
+	k->max_relocs = k->max_units * 8;
 	k->units = map_checked(CODE_CHUNKS * k->max_units * sizeof(*k->units), &ret);
 	k->exits = map_checked(CODE_CHUNKS * k->max_exits * sizeof(*k->exits), &ret);
 	k->insns = map_checked(CODE_CHUNKS * k->max_insns * sizeof(*k->insns), &ret);

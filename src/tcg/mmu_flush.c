@@ -232,6 +232,7 @@ void mmu_write_cr3(struct tcg_cpu *c, u64 value)
 
 	c->cr3 = value & ~BIT(63);
 	c->counters[TCG_C_CR3]++;
+	tcg_trace(c, tcg_cr3, "cr3=0x%llx keep=%d rip=0x%llx", (unsigned long long)c->cr3, (int)keep, (unsigned long long)c->rip);
 	if (!pcide) {
 		k_nonglobal_drop(c);
 		ctx_wipe(c, c->ctx);
@@ -253,6 +254,7 @@ void mmu_write_cr3(struct tcg_cpu *c, u64 value)
 void mmu_flush_all(struct tcg_cpu *c)
 {
 	c->counters[TCG_C_FLUSHES]++;
+	tcg_trace(c, tcg_flush, "rip=0x%llx", (unsigned long long)c->rip);
 	others_drop(c);
 	k_wipe(c);
 	ctx_wipe(c, c->ctx);
@@ -261,6 +263,7 @@ void mmu_flush_all(struct tcg_cpu *c)
 
 void mmu_flush_non_global(struct tcg_cpu *c)
 {
+	tcg_trace(c, tcg_flush_non_global, "rip=0x%llx", (unsigned long long)c->rip);
 	others_drop(c);
 	k_nonglobal_drop(c);
 	ctx_wipe(c, c->ctx);
@@ -275,6 +278,7 @@ void mmu_invlpg(struct tcg_cpu *c, u64 va)
 	bool upper = va >> 63;
 
 	c->counters[TCG_C_INVLPG]++;
+	tcg_trace(c, tcg_invlpg, "va=0x%llx rip=0x%llx", (unsigned long long)va, (unsigned long long)c->rip);
 	k_drop(c, va);
 	ctx_drop(c, c->ctx, va);
 	for (u32 i = 0; i < TCG_NR_CTX; i++) {

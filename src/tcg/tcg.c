@@ -14,7 +14,9 @@
 #include "tcg/vcpu.h"
 #include "vmm/device.h"
 
-#define CODE_SIZE (32 * MIB)
+/* Translated code: an eighth of the guest's memory, which holds a kernel's boot from 256 MiB on. */
+#define CODE_SIZE_MIN (16 * MIB)
+#define CODE_SIZE_MAX (64 * MIB)
 
 #define LEAF1_ECX_XSAVE	  BIT(26)
 #define LEAF1_ECX_OSXSAVE BIT(27)
@@ -156,7 +158,7 @@ int tcg_vm_complete(struct tcg_host *h, struct err *e)
 	if (h->t.chips)
 		return 0;
 	ret = chips_new(&h->t.chips, h->t.vm, h->t.vm->nr_vcpus, &chips_ops, &h->t, e);
-	return ret < 0 || getenv("HUSK_NOCODE") ? ret : code_new(&h->t, CODE_SIZE, e);
+	return ret < 0 ? ret : code_new(&h->t, MIN(MAX(h->t.vm->mem.size / 8, CODE_SIZE_MIN), CODE_SIZE_MAX), e);
 }
 
 static void host_wrote(void *opaque, u64 gpa, u64 len)

@@ -175,6 +175,7 @@ struct tcg_cpu {
 	void *jmp[5];	   /* __builtin_setjmp of the run loop */
 	u64 insn_count;	   /* instructions interpreted; a counter */
 
+	void (*before_trace)(struct tcg_cpu *); /* saves the vector state, which printing would destroy; NULL: no event is on */
 	struct vcpu *v;
 	struct tcg_vm *t;
 	struct lapic *lapic;
@@ -243,6 +244,16 @@ struct tcg_vm {
 	u64 tsc_khz;
 	u64 boot_wall_ns;
 };
+
+/* An event of this vCPU, also from lean code with vector state in the hardware; not from what translated code calls and goes on after
+ * (slow_fill of thunks.c). */
+#define tcg_trace(c, event, fmt, ...) \
+	do { \
+		if (unlikely((c)->before_trace)) { \
+			(c)->before_trace(c); \
+			trace((c)->t->vm->trace, event, "vcpu=%u " fmt, (c)->v->index, ##__VA_ARGS__); \
+		} \
+	} while (0)
 
 static inline struct tcg_cpu *tcg_cpu_of(struct vcpu *v)
 {

@@ -11,20 +11,20 @@
 #include "vmm/clock.h"
 #include "vmm/config.h"
 
-static int set_up(struct tcg_vm *t, const struct cfg_tcg *cfg, struct err *e)
+static int set_up(struct tcg_vm *t, const struct cfg_tcg *cfg, bool check, struct err *e)
 {
-	struct tcg_tools *o = t->tools;
 	int ret = 0;
 
-	if (HUSK_DEBUG_BUILD || cfg->verify || getenv("HUSK_TCG_VERIFY")) {
-		o->verify = verify_new();
+	if (cfg->lockstep)
+		ret = lockstep_new(t, e);
+	if (ret < 0 || !(check || cfg->dump || (t->vm->trace && t->vm->trace->any)))
+		return ret;
+	t->tools = xzalloc(sizeof(*t->tools));
+	if (check) {
+		t->tools->verify = verify_new();
 		ret = verify_mappings(t->code, e);
 	}
-	if (!ret && cfg->dump)
-		ret = dump_new(&o->dump, cfg->dump, e);
-	if (!ret && cfg->lockstep)
-		ret = lockstep_new(t, e);
-	return ret;
+	return ret || !cfg->dump ? ret : dump_new(&t->tools->dump, cfg->dump, e);
 }
 
 int tools_new(struct tcg_vm *t, struct err *e)
@@ -32,17 +32,16 @@ int tools_new(struct tcg_vm *t, struct err *e)
 	static const struct cfg_tcg none;
 	const struct cfg_tcg *cfg = t->vm->config && t->vm->config->tcg ? t->vm->config->tcg : &none;
 
-	t->tools = xzalloc(sizeof(*t->tools));
-	return set_up(t, cfg, e);
+	return set_up(t, cfg, HUSK_DEBUG_BUILD || cfg->verify || getenv("HUSK_TCG_VERIFY"), e);
 }
 
 void tools_free(struct tcg_vm *t)
 {
 	struct tcg_tools *o = t->tools;
 
+	lockstep_free(t);
 	if (!o)
 		return;
-	lockstep_free(t);
 	if (o->verify && t->vm->log)
 		log_info(t->vm->log, "tcg: %llu units verified in %llu ms", (unsigned long long)o->nr_verified,
 			 (unsigned long long)(o->verify_ns / NSEC_PER_MSEC));
@@ -86,9 +85,8 @@ void tools_unit(struct tcg_cpu *c, u32 unit)
 	const struct unit *u = &c->t->code->units[unit];
 
 	fpu_save(c);
-	if (c->t->vm->trace)
-		trace(c->t->vm->trace, tcg_unit, "vcpu=%u unit=%u va=0x%llx gpa=0x%llx mode=0x%x insns=%u exits=%u bytes=%u", c->v->index,
-		      unit, (unsigned long long)u->va, (unsigned long long)u->gpa, u->mode, u->nr_insns, u->nr_exits, u->code_len);
+	tcg_trace(c, tcg_unit, "unit=%u va=0x%llx gpa=0x%llx mode=0x%x insns=%u exits=%u bytes=%u", unit, (unsigned long long)u->va,
+		  (unsigned long long)u->gpa, u->mode, u->nr_insns, u->nr_exits, u->code_len);
 	if (o->verify)
 		verify(c->t, unit);
 	if (o->dump)

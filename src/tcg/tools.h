@@ -1,6 +1,6 @@
 /*
  * tools.h: what looks over the translator's shoulder: dumps of units (--tcg-dump), the verifier of emitted code (--tcg-verify), the
- * comparison with the interpreter (--tcg-lockstep). All off: a VM has no struct tcg_tools.
+ * comparison with the interpreter (--tcg-lockstep), trace events. All off: a VM has no struct tcg_tools.
  */
 #ifndef HUSK_TCG_TOOLS_H
 #define HUSK_TCG_TOOLS_H

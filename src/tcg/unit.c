@@ -451,7 +451,7 @@ static u32 kill_range(struct tcg_code *k, u64 n, u32 lo, u32 hi, bool all)
 void unit_guest_write(struct tcg_cpu *c, u64 gpa, u32 len)
 {
 	struct tcg_code *k = c->t->code;
-	u32 lo = gpa & (MEM_PAGE_SIZE - 1);
+	u32 lo = gpa & (MEM_PAGE_SIZE - 1), killed;
 	u64 n;
 
 	if (!k)
@@ -461,8 +461,11 @@ void unit_guest_write(struct tcg_cpu *c, u64 gpa, u32 len)
 		return;
 	c->counters[TCG_C_CODE_WRITES]++;
 	code_lock(k);
-	c->counters[TCG_C_INVALIDATED] += kill_range(k, n, lo, lo + len, ++k->pages[n].writes > WRITES_MAX);
+	killed = kill_range(k, n, lo, lo + len, ++k->pages[n].writes > WRITES_MAX);
+	c->counters[TCG_C_INVALIDATED] += killed;
 	code_unlock(k);
+	tcg_trace(c, tcg_code_write, "gpa=0x%llx len=%u units=%u rip=0x%llx", (unsigned long long)gpa, len, killed,
+		  (unsigned long long)c->rip);
 }
 
 void unit_host_write(struct tcg_vm *t, u64 gpa, u64 len)

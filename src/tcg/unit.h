@@ -22,7 +22,7 @@
 #define UNIT_MAX_RELOCS	 512u
 #define UNIT_MAX_CODE	 (32 * KIB)
 #define CODE_CHUNKS	 16u /* the last CODE_COPY_CHUNKS for copies: they live short, and must not drive out what they are made of */
-#define CODE_COPY_CHUNKS 5u
+#define CODE_COPY_CHUNKS 4u
 #define UNIT_MAX_COPIES	 16u /* of a unit, at different addresses */
 #define CODE_CALLOUTS	 1024u
 #define UNIT_ID_CACHE	 0x4000u

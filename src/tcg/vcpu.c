@@ -65,6 +65,7 @@ static void init_cpu(struct tcg_cpu *c, struct vcpu *v, u8 *row)
 	c->v = v;
 	c->t = tcg_vm_of(v->vm);
 	c->lapic = chips_lapic(c->t->chips, v->index);
+	c->before_trace = v->vm->trace && v->vm->trace->any ? fpu_save : NULL;
 	c->poll = TCG_POLL_NONE;
 	c->index_mask = (TCG_TLB_SIZE - 1ull) << MEM_PAGE_SHIFT;
 	c->index_mask_ac = (TCG_AC_SIZE - 1ull) << MEM_PAGE_SHIFT;

@@ -114,7 +114,8 @@ static const struct cfg_table metrics_table = TABLE("metrics", cfg_metrics, metr
 static const struct cfg_field tcg_fields[] = {
 	FIELD(cfg_tcg, dump, "dump", CFG_STR, .accept = tcg_dump_ok, .expected = "guest, host or guest,host, then =FILE or nothing",
 	      .extension = true, .flag = "tcg-dump", .metavar = "WHAT[=FILE]",
-	      .help = "Disassemble guest code, the host code made of it, or both (guest,host) as it is translated, to FILE or standard error."),
+	      .help = "Disassemble guest code, the host code made of it, or both (guest,host) as it is translated, to FILE or standard "
+		      "error."),
 	FIELD(cfg_tcg, verify, "verify", CFG_BOOL, .dflt = "false", .extension = true, .flag = "tcg-verify",
 	      .help = "Check all translated code for accesses and instructions that it must not have; builds for debugging always do."),
 	FIELD(cfg_tcg, lockstep, "lockstep", CFG_BOOL, .dflt = "false", .extension = true, .flag = "tcg-lockstep",

@@ -23,7 +23,7 @@
 enum hw_result { HW_DONE, HW_MORE, HW_UD, HW_FAULT };
 
 struct hw_probe {
-	uint8_t *page; /* and one PROT_NONE behind it */
+	uint8_t *page;				   /* and one PROT_NONE behind it */
 	greg_t home[NGREG], in[NGREG], out[NGREG]; /* of in: general registers and flags */
 	uint64_t cr2;
 	volatile int result; /* -1: at home */

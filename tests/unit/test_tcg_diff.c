@@ -507,7 +507,7 @@ static void translator_and_interpreter_do_what_the_processor_does(void **state)
 		wrong += !run_case(4);
 	}
 	rig_drop_signals();
-	print_message("%llu instances, %llu to the end, %llu did not end, %llu requests on the way\n", (unsigned long long)d.done,
+	print_message("# %llu instances, %llu to the end, %llu did not end, %llu requests on the way\n", (unsigned long long)d.done,
 		      (unsigned long long)d.clean, (unsigned long long)d.aborted, (unsigned long long)rig->requests);
 	assert_int_equal(wrong, 0);
 }

@@ -3,36 +3,33 @@
 
 enum { PFX_NONE, PFX_66, PFX_67, PFX_F3, PFX_F2, PFX_LOCK, PFX_SEG };
 static const u8 prefixes[256] = {
-	[0x26] = PFX_SEG, [0x2e] = PFX_SEG, [0x36] = PFX_SEG, [0x3e] = PFX_SEG, [0x64] = PFX_SEG, [0x65] = PFX_SEG,
-	[0x66] = PFX_66,  [0x67] = PFX_67,  [0xf0] = PFX_LOCK, [0xf2] = PFX_F2, [0xf3] = PFX_F3,
+	[0x26] = PFX_SEG, [0x2e] = PFX_SEG, [0x36] = PFX_SEG,  [0x3e] = PFX_SEG, [0x64] = PFX_SEG, [0x65] = PFX_SEG,
+	[0x66] = PFX_66,  [0x67] = PFX_67,  [0xf0] = PFX_LOCK, [0xf2] = PFX_F2,	 [0xf3] = PFX_F3,
 };
 
 /* ---- bytes ---- */
 
-/* Copies 15 bytes, or what there is and zeros: no decision below looks beyond avail without the length saying so. */
-static void fetch(struct dec *d, const u8 *bytes, u32 avail)
+/* Fewer than 15 bytes: copied, with zeros behind. No decision below looks beyond avail without the length saying so. */
+static void fetch_short(struct dec *d, const u8 *bytes, u32 avail)
 {
 	u8 *to = (u8 *)d->buf;
 
-	for (u32 i = 0; i < ARRAY_SIZE(d->buf); i++)
-		d->buf[i] = 0;
-	if (likely(avail >= X86_INSN_MAX)) {
-		st_le64(to, ld_le64(bytes));
-		st_le64(to + 7, ld_le64(bytes + 7));
-		return;
-	}
+	d->buf[0] = d->buf[1] = 0;
 	for (u32 i = 0; i < avail; i++)
 		to[i] = bytes[i];
+	d->p = to;
 }
 
+/* Stores, for that is faster here than rep stos. */
 static void clear(struct x86_insn *in)
 {
 	u64 *p = (void *)in;
 
-	_Static_assert(sizeof(*in) % 8 == 0, "cleared in words");
-	for (u32 i = 0; i < sizeof(*in) / 8; i += 1) {
-		p[i] = 0;
-		__asm__("" : "+r"(p)); /* a loop of stores, which is faster here than rep stos */
+	_Static_assert(sizeof(*in) == 128, "cleared in words");
+	for (u32 i = 0; i < 16; i += 8) {
+		p[i] = p[i + 1] = p[i + 2] = p[i + 3] = 0;
+		p[i + 4] = p[i + 5] = p[i + 6] = p[i + 7] = 0;
+		__asm__("" : "+r"(p));
 	}
 }
 
@@ -69,7 +66,7 @@ static void read_prefixes(struct dec *d)
 	u8 rex = 0;
 
 	for (; pos < X86_INSN_MAX; pos++) {
-		u8 byte = *at(d, pos), kind = prefixes[byte];
+		u8 byte = byte_at(d, pos), kind = prefixes[byte];
 
 		if (kind) {
 			take_prefix(d, kind, byte);
@@ -106,14 +103,14 @@ static void find_legacy(struct dec *d)
 {
 	struct x86_insn *in = d->in;
 	u32 map = MAP_1;
-	u8 byte = *at(d, d->pos++);
+	u8 byte = byte_at(d, d->pos++);
 
 	if (byte == 0x0f) {
-		byte = *at(d, d->pos++);
+		byte = byte_at(d, d->pos++);
 		map = MAP_0F;
 		if (byte == 0x38 || byte == 0x3a) {
 			map = byte == 0x38 ? MAP_0F38 : MAP_0F3A;
-			byte = *at(d, d->pos++);
+			byte = byte_at(d, d->pos++);
 		}
 	}
 	d->pp = d->rep ? (d->rep == 0xf3 ? 2 : 3) : in->opsize_prefix;
@@ -140,7 +137,7 @@ static void find_vector(struct dec *d, const struct decode_tables *t, u32 slot)
 		d->bad |= d->evex_v; /* the other bits are ignored, or tell EVEX from BOUND */
 		d->rex_r = d->rex_x = d->rex_b = d->evex_r = 0;
 	}
-	in->opcode = *at(d, d->pos++);
+	in->opcode = byte_at(d, d->pos++);
 	d->row = &t->rows[t->index[slot * 2048 + d->pp * 512u + d->w * 256u + in->opcode]];
 }
 
@@ -148,13 +145,13 @@ static void find_vector(struct dec *d, const struct decode_tables *t, u32 slot)
 static void find_vex(struct dec *d)
 {
 	struct x86_insn *in = d->in;
-	u8 b1 = *at(d, d->pos + 1), b2 = b1, map = MAP_0F;
+	u8 b1 = byte_at(d, d->pos + 1), b2 = b1, map = MAP_0F;
 
 	in->enc = ENC_VEX;
 	in->at_vex = (u8)d->pos;
 	d->rex_r = ~b1 >> 4 & 8;
-	if (*at(d, d->pos) == 0xc4) {
-		b2 = *at(d, d->pos + 2);
+	if (byte_at(d, d->pos) == 0xc4) {
+		b2 = byte_at(d, d->pos + 2);
 		map = b1 & 31;
 		d->rex_x = ~b1 >> 3 & 8;
 		d->rex_b = ~b1 >> 2 & 8;
@@ -177,7 +174,7 @@ static void find_vex(struct dec *d)
 static void find_evex(struct dec *d)
 {
 	struct x86_insn *in = d->in;
-	u8 p0 = *at(d, d->pos + 1), p1 = *at(d, d->pos + 2), p2 = *at(d, d->pos + 3);
+	u8 p0 = byte_at(d, d->pos + 1), p1 = byte_at(d, d->pos + 2), p2 = byte_at(d, d->pos + 3);
 	u8 map = p0 & 7;
 
 	in->enc = ENC_EVEX;
@@ -205,11 +202,11 @@ static void find_evex(struct dec *d)
 
 static void find_row(struct dec *d, bool real)
 {
-	u8 byte = *at(d, d->pos);
+	u8 byte = byte_at(d, d->pos);
 
 	if (likely(byte != 0xc4 && byte != 0xc5 && byte != 0x62)) {
 		find_legacy(d);
-	} else if (d->in->mode != 64 && (real || *at(d, d->pos + 1) < 0xc0)) {
+	} else if (d->in->mode != 64 && (real || byte_at(d, d->pos + 1) < 0xc0)) {
 		find_legacy(d); /* LES, LDS, BOUND: they have a memory operand */
 	} else {
 		d->bad = !vex_allowed(d);
@@ -226,7 +223,7 @@ static void find_row(struct dec *d, bool real)
 static const struct {
 	u8 base, index;
 } rm16[8] = {
-	{X86_RBX, X86_RSI}, {X86_RBX, X86_RDI},	   {X86_RBP, X86_RSI},	  {X86_RBP, X86_RDI},
+	{X86_RBX, X86_RSI},    {X86_RBX, X86_RDI},    {X86_RBP, X86_RSI},    {X86_RBP, X86_RDI},
 	{X86_RSI, X86_NO_REG}, {X86_RDI, X86_NO_REG}, {X86_RBP, X86_NO_REG}, {X86_RBX, X86_NO_REG},
 };
 
@@ -262,7 +259,7 @@ static void read_mem32(struct dec *d)
 	u8 rm = in->modrm & 7;
 
 	if (rm == 4) {
-		u8 sib = *at(d, d->pos++);
+		u8 sib = byte_at(d, d->pos++);
 
 		in->sib = sib;
 		rm = sib & 7;
@@ -310,7 +307,7 @@ static void read_modrm(struct dec *d)
 
 	in->has_modrm = true;
 	in->at_modrm = (u8)d->pos;
-	in->modrm = *at(d, d->pos++);
+	in->modrm = byte_at(d, d->pos++);
 	in->mod = in->modrm >> 6;
 	in->reg = (in->modrm >> 3 & 7) | d->rex_r;
 	in->rm = (in->modrm & 7) | d->rex_b;
@@ -394,12 +391,24 @@ static void decode_rest(struct dec *d)
 	interpret(d);
 }
 
+static void start(struct dec *d, struct x86_insn *in)
+{
+	d->in = in;
+	d->attr = d->used = 0;
+	d->lock = d->rep = d->pp = d->rex_r = d->rex_x = d->rex_b = d->evex_r = d->evex_v = 0;
+	d->w = d->bad = false;
+	clear(in);
+}
+
 u32 x86_decode(struct x86_insn *insn, const u8 *bytes, u32 avail, u32 mode, bool real)
 {
-	struct dec d = {.in = insn};
+	struct dec d;
 
-	fetch(&d, bytes, avail);
-	clear(insn);
+	start(&d, insn);
+	if (likely(avail >= X86_INSN_MAX))
+		d.p = bytes;
+	else
+		fetch_short(&d, bytes, avail);
 	insn->mode = (u8)mode;
 	insn->mem.base = insn->mem.index = X86_NO_REG;
 	read_prefixes(&d);
@@ -419,7 +428,7 @@ u32 x86_decode(struct x86_insn *insn, const u8 *bytes, u32 avail, u32 mode, bool
 		d.pos = X86_INSN_MAX;
 	}
 	insn->len = (u8)d.pos;
-	st_le64(insn->bytes, d.buf[0]);
-	st_le64(insn->bytes + 7, ld_le64(at(&d, 7)));
+	st_le64(insn->bytes, ld_le64(d.p));
+	st_le64(insn->bytes + 7, ld_le64(d.p + 7));
 	return insn->len;
 }

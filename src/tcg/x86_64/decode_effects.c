@@ -99,22 +99,23 @@ static const struct {
 	[IM_VMCALL] = {0xffff, R(AX)},
 };
 
-/* A count of zero changes no flag; a count in CL may be zero. SDM 2B ROL, SAL, SHLD. OF after a rotation by more than one is undefined:
- * processors leave it alone. */
+/*
+ * A count of zero changes no flag; a count in CL may be zero (SDM 2B ROL, SAL, SHLD). Undefined flags, measured on Sapphire Rapids: rotates
+ * by more than one leave OF alone; RCL and RCR by a multiple of size + 1 leave everything.
+ */
 static void set_shift_flags(struct x86_insn *in, u32 class)
 {
 	const struct x86_opnd *count = &in->opnd[in->nr_opnds - 1];
 	u32 n = (u32)in->imm & (in->opsize == 8 ? 63 : 31);
 
-	if (count->kind != OPND_IMM) {
+	if (count->kind != OPND_IMM)
 		in->flags_kill = 0;
-	} else if (!n) {
+	else if (!n)
 		in->flags_read = in->flags_write = in->flags_kill = 0;
-	} else if (n > in->opsize * 8u || (class == FL_RC && n > 1 && in->opsize < 4)) {
+	else if (n > in->opsize * 8u || (class == FL_RC && n > 1 && in->opsize < 4))
 		in->flags_kill = 0;
-	} else if (n > 1 && (class == FL_ROT || class == FL_RC)) {
-		in->flags_kill &= (u16)~OF;
-	}
+	else if (class == FL_ROT && n > 1)
+		in->flags_kill = CF;
 }
 
 static void set_registers_and_flags(struct dec *d)

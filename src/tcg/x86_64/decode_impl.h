@@ -6,11 +6,21 @@
 
 /* Register numbers that operands choose from. */
 enum {
-	SRC_0, SRC_1, SRC_2, /* constants */
+	SRC_0,
+	SRC_1,
+	SRC_2, /* constants */
 	SRC_OPCODE,
-	SRC_REG, SRC_RM, SRC_VVVV, SRC_IS4,	   /* 0-15 */
-	SRC_REGV, SRC_RMV, SRC_VVVVV,		   /* 0-31: EVEX vectors */
-	SRC_REG8, SRC_RM8, SRC_VVVV8, SRC_NR = 16, /* 0-7 */
+	SRC_REG,
+	SRC_RM,
+	SRC_VVVV,
+	SRC_IS4, /* 0-15 */
+	SRC_REGV,
+	SRC_RMV,
+	SRC_VVVVV, /* 0-31: EVEX vectors */
+	SRC_REG8,
+	SRC_RM8,
+	SRC_VVVV8,
+	SRC_NR = 16, /* 0-7 */
 };
 
 struct dec {
@@ -25,20 +35,24 @@ struct dec {
 	u8 evex_r, evex_v;	/* 0 or 16 */
 	bool w, bad;
 	u8 regs[SRC_NR];
-	u64 buf[6]; /* up to 15 bytes, then zeros */
+	const u8 *p; /* 15 bytes */
+	u64 buf[2];  /* there, if the caller has fewer: zeros follow */
 };
 
-static inline const u8 *at(const struct dec *d, u32 pos)
+/* Beyond the longest instruction there are zeros, and the length says it. */
+static inline u8 byte_at(const struct dec *d, u32 pos)
 {
-	return (const u8 *)d->buf + pos;
+	return likely(pos < X86_INSN_MAX) ? d->p[pos] : 0;
 }
 
 /* Little-endian, sign-extended. */
 static inline s64 read_signed(struct dec *d, u32 size)
 {
-	const u8 *p = at(d, d->pos);
+	const u8 *p = d->p + d->pos;
 
 	d->pos += size;
+	if (unlikely(d->pos > X86_INSN_MAX))
+		return 0;
 	switch (size) {
 	case 1:
 		return (int8_t)*p;

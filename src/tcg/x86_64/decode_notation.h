@@ -4,7 +4,8 @@
 
 #include "tcg/x86_64/decode_tables.h"
 
-/* clang-format off: in columns */
+/* In columns. */
+/* clang-format off */
 #define O_(letter, size) (L_##letter << 8 | S_##size)
 enum {
 	/* general registers and memory */

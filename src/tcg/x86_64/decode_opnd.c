@@ -80,7 +80,7 @@ static u8 operand_size(const struct dec *d)
 	return p66 ? 2 : d->attr & A_D64 ? 8 : 4;
 }
 
-static u32 size_of(const struct dec *d, u32 code, bool mem)
+static inline u32 size_of(const struct dec *d, u32 code, bool mem)
 {
 	u32 i = d->in->opsize >> 2;
 
@@ -93,7 +93,7 @@ static u32 size_of(const struct dec *d, u32 code, bool mem)
 static void read_imm(struct dec *d, u32 letter, u32 code)
 {
 	struct x86_insn *in = d->in;
-	u32 size = letter == L_O ? in->adsize : sizes_imm[in->opsize >> 2][code];
+	u32 size = letter == L_O ? in->adsize : code < S_VEC ? sizes_imm[in->opsize >> 2][code] : 1;
 	s64 value;
 
 	if (letter == L_ONE) {
@@ -103,7 +103,7 @@ static void read_imm(struct dec *d, u32 letter, u32 code)
 	if (!in->at_imm)
 		in->at_imm = (u8)d->pos;
 	if (letter == L_L) {
-		d->regs[SRC_IS4] = *at(d, d->pos++) >> 4 & (in->mode == 64 ? 15 : 7);
+		d->regs[SRC_IS4] = byte_at(d, d->pos++) >> 4 & (in->mode == 64 ? 15 : 7);
 		in->imm_size = 1;
 		return;
 	}
@@ -121,72 +121,11 @@ static void read_imm(struct dec *d, u32 letter, u32 code)
 	in->imm = value;
 	if (letter == L_A) {
 		in->imm = size == 2 ? (u16)value : (u32)value;
-		in->imm2 = ld_le16(at(d, d->pos));
+		in->imm2 = (u16)read_signed(d, 2);
 		in->imm_size = (u8)(size + 2);
-		d->pos += 2;
 	} else if (letter == L_O) {
 		in->imm = size == 2 ? (u16)value : size == 4 ? (s64)(u32)value : value;
 		in->mem = (struct x86_mem){.base = X86_NO_REG, .index = X86_NO_REG, .scale = 1, .moffs = true, .seg = in->mem.seg};
-	}
-}
-
-static void set_mem(struct dec *d, struct x86_opnd *o, u32 letter, u32 code)
-{
-	struct x86_insn *in = d->in;
-
-	o->kind = OPND_MEM;
-	o->size = (u16)size_of(d, code, true);
-	in->mem.size = o->size;
-	in->mem.access = o->access;
-	if (letter == L_VM)
-		in->mem.index = (in->sib >> 3 & 7) | d->rex_x | d->evex_v;
-}
-
-static void set_gpr(struct x86_insn *in, struct x86_opnd *o)
-{
-	u16 bit;
-
-	o->reg &= 15;
-	if (o->size == 1 && o->reg >= 4 && o->reg < 8 && !in->rex && !in->enc) {
-		o->kind = OPND_GPR8H;
-		o->reg -= 4;
-	}
-	bit = (u16)BIT(o->reg);
-	if (o->access & OPND_R)
-		in->gpr_read |= bit;
-	if (o->access & OPND_W) {
-		in->gpr_write |= bit;
-		if (o->size < 4)
-			in->gpr_read |= bit; /* merged into the old value */
-	}
-}
-
-static void set_operand(struct dec *d, u32 n)
-{
-	struct x86_insn *in = d->in;
-	struct x86_opnd *o = &in->opnd[n];
-	u32 letter = DECODE_LETTER(d->opnd[n]), code = DECODE_SIZE(d->opnd[n]), flags = letters[letter].flags;
-
-	d->used |= flags;
-	o->kind = letters[letter].kind;
-	o->where = letters[letter].where;
-	o->access = d->row->access >> 2 * n & 3;
-	if (flags & LF_RM && in->mod != 3) {
-		d->bad |= !(flags & LF_MEM);
-		set_mem(d, o, letter, code);
-		return;
-	}
-	if (flags & LF_RM && !(flags & LF_REG))
-		d->bad = true;
-	if (flags & LF_IMM)
-		read_imm(d, letter, code);
-	o->size = (u16)size_of(d, code, letter == L_O);
-	o->reg = d->regs[letters[letter].src];
-	if (flags & LF_GPR)
-		set_gpr(in, o);
-	if (letter == L_O) {
-		in->mem.size = o->size;
-		in->mem.access = o->access;
 	}
 }
 
@@ -209,20 +148,95 @@ static void set_regs(struct dec *d)
 	r[SRC_RM8] = in->rm & 7;
 }
 
+/* Operand by rm that is memory. */
+static inline struct x86_opnd mem_operand(struct dec *d, u32 letter, u32 code, u8 access)
+{
+	struct x86_insn *in = d->in;
+	u16 size = (u16)size_of(d, code, true);
+
+	in->mem.size = size;
+	in->mem.access = access;
+	if (letter == L_VM)
+		in->mem.index = (in->sib >> 3 & 7) | d->rex_x | d->evex_v;
+	return (struct x86_opnd){OPND_MEM, AT_RM, 0, access, size};
+}
+
+static inline struct x86_opnd imm_operand(struct dec *d, u32 letter, u32 code, u8 access)
+{
+	struct x86_insn *in = d->in;
+	u16 size;
+
+	read_imm(d, letter, code);
+	size = (u16)size_of(d, code, letter == L_O);
+	if (letter == L_O) {
+		in->mem.size = size;
+		in->mem.access = access;
+	}
+	return (struct x86_opnd){letters[letter].kind, letters[letter].where, d->regs[letters[letter].src], access, size};
+}
+
+/* General registers that operands read and write, as the loop below goes on: in registers, for bytes stored through pointers alias all. */
+struct masks {
+	u32 read, write;
+};
+
+static inline struct x86_opnd gpr_operand(const struct x86_insn *in, u32 letter, u8 reg, u8 access, u16 size, struct masks *m)
+{
+	struct x86_opnd o = {OPND_GPR, letters[letter].where, reg & 15, access, size};
+
+	if (size == 1 && (reg & 0x1c) == 4 && !in->rex && !in->enc) {
+		o.kind = OPND_GPR8H;
+		o.reg = reg & 3;
+	}
+	if (access & OPND_W)
+		m->write |= 1u << o.reg;
+	if (access & OPND_R || (access && size < 4)) /* small ones are merged into the old value */
+		m->read |= 1u << o.reg;
+	return o;
+}
+
 void decode_set_operands(struct dec *d)
 {
 	struct x86_insn *in = d->in;
-	u32 n;
+	const u16 *spec = d->opnd;
+	u32 n, used = 0, bad = 0, accesses = d->row->access;
+	bool reg_form = in->mod == 3;
+	struct masks m = {0, 0};
 
 	in->opsize = operand_size(d);
 	set_regs(d);
-	for (n = 0; n < 4 && d->opnd[n]; n++)
-		set_operand(d, n);
-	in->nr_opnds = (u8)n;
-	if (in->mod != 3 && in->has_modrm) {
-		if (in->mem.base < 16)
-			in->gpr_read |= (u16)BIT(in->mem.base);
-		if (in->mem.index < 16 && !(in->op == OP_VEC_GATHER))
-			in->gpr_read |= (u16)BIT(in->mem.index);
+	for (n = 0; n < 4 && spec[n]; n++, accesses >>= 2) {
+		u32 letter = DECODE_LETTER(spec[n]), code = DECODE_SIZE(spec[n]), flags = letters[letter].flags;
+		u8 access = accesses & 3;
+		struct x86_opnd o;
+
+		used |= flags;
+		if (flags & LF_RM && !reg_form) {
+			bad |= ~flags & LF_MEM;
+			o = mem_operand(d, letter, code, access);
+		} else if (flags & LF_IMM) {
+			o = imm_operand(d, letter, code, access);
+		} else {
+			u8 reg = d->regs[letters[letter].src];
+			u16 size = (u16)size_of(d, code, false);
+
+			bad |= (flags & (LF_RM | LF_REG)) == LF_RM;
+			if (flags & LF_GPR)
+				o = gpr_operand(in, letter, reg, access, size, &m);
+			else
+				o = (struct x86_opnd){letters[letter].kind, letters[letter].where, reg, access, size};
+		}
+		in->opnd[n] = o;
 	}
+	in->nr_opnds = (u8)n;
+	d->used = used;
+	d->bad |= !!bad;
+	if (!reg_form) {
+		if (in->mem.base < 16)
+			m.read |= 1u << in->mem.base;
+		if (in->mem.index < 16 && in->op != OP_VEC_GATHER)
+			m.read |= 1u << in->mem.index;
+	}
+	in->gpr_read = (u16)m.read;
+	in->gpr_write = (u16)m.write;
 }

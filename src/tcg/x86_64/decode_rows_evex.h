@@ -9,7 +9,8 @@
 #ifndef HUSK_TCG_DECODE_ROWS_EVEX_H
 #define HUSK_TCG_DECODE_ROWS_EVEX_H
 
-/* clang-format off: one row a line, in columns */
+/* One row a line, in columns. */
+/* clang-format off */
 /* Masked; packed, with broadcast, rounding, SAE; scalar; any with 128 bits only. */
 #define EM  (A_VL | A_K | A_KZ)
 #define EMK (A_VL | A_K)

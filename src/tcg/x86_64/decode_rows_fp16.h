@@ -1,8 +1,10 @@
-/* decode_rows_fp16.h: EVEX maps 5 and 6, AVX512-FP16. Private to decode_tables_evex.c; notation as in decode_rows_evex.h, which precedes it. */
+/* decode_rows_fp16.h: EVEX maps 5 and 6, AVX512-FP16. Private to decode_tables_evex.c; notation as in decode_rows_evex.h, which precedes
+ * it. */
 #ifndef HUSK_TCG_DECODE_ROWS_FP16_H
 #define HUSK_TCG_DECODE_ROWS_FP16_H
 
-/* clang-format off: one row a line, in columns */
+/* One row a line, in columns. */
+/* clang-format off */
 #define E_H(X, map, pp, w, o, attr, acc, ...) E_V(X, map, pp, w, o, AVX512FP16, attr, acc, __VA_ARGS__)
 #define E_H5(X, pp, w, o, attr, acc, ...) E_H(X, M5, pp, w, o, attr, acc, __VA_ARGS__)
 #define E_H6(X, pp, w, o, attr, acc, ...) E_H(X, M6, pp, w, o, attr, acc, __VA_ARGS__)

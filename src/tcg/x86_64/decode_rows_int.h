@@ -9,7 +9,8 @@
 #ifndef HUSK_TCG_DECODE_ROWS_INT_H
 #define HUSK_TCG_DECODE_ROWS_INT_H
 
-/* clang-format off: one row a line, in columns */
+/* One row a line, in columns. */
+/* clang-format off */
 #define A_LKG (A_LOCK | A_GEN)
 #define A_BG (A_BYTE | A_GEN)
 

@@ -2,7 +2,8 @@
 #ifndef HUSK_TCG_DECODE_ROWS_SSE_H
 #define HUSK_TCG_DECODE_ROWS_SSE_H
 
-/* clang-format off: one row a line, in columns */
+/* One row a line, in columns. */
+/* clang-format off */
 #define S_V(X, map, pp, o, feat, acc, ...) X(map, pp, o, o, VEC, feat, A_GEN, NONE, NONE, acc, __VA_ARGS__)
 #define S_F(X, map, pp, o, feat, fl, acc, ...) X(map, pp, o, o, VEC, feat, A_GEN, fl, NONE, acc, __VA_ARGS__)
 /* MMX without prefix, XMM with 66. */

@@ -7,7 +7,8 @@
 #ifndef HUSK_TCG_DECODE_ROWS_VEX_H
 #define HUSK_TCG_DECODE_ROWS_VEX_H
 
-/* clang-format off: one row a line, in columns */
+/* One row a line, in columns. */
+/* clang-format off */
 #define V_I(X, o, op, feat, pp, fl, impl, acc, ...) X(0F38, pp, I, o, op, feat, NONE, A_L0 | A_GEN, fl, impl, acc, __VA_ARGS__)
 #define ROWS_BMI(X, L, G) \
 	V_I(X, f2, ANDN, BMI1, NP, ANDN, NONE, WRR, Gy, By, Ey) \

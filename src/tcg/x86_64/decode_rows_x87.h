@@ -1,8 +1,10 @@
-/* decode_rows_x87.h: x87 instructions, opcodes D8..DF (SDM 2A §A.5). Private to decode_tables_legacy.c; notation as in decode_rows_int.h. */
+/* decode_rows_x87.h: x87 instructions, opcodes D8..DF (SDM 2A §A.5). Private to decode_tables_legacy.c; notation as in decode_rows_int.h.
+ */
 #ifndef HUSK_TCG_DECODE_ROWS_X87_H
 #define HUSK_TCG_DECODE_ROWS_X87_H
 
-/* clang-format off: one row a line, in columns */
+/* One row a line, in columns. */
+/* clang-format off */
 #define F_M(G, g, n, acc, m) G(g, M, n, X87, NONE, A_GEN, NONE, NONE, acc, m)
 #define F_R(G, g, n) G(g, R, n, X87, NONE, A_GEN, NONE, NONE, XR, ST0, STi)
 #define F_I(G, g, n) G(g, R, n, X87, NONE, A_GEN, NONE, NONE, XR, STi, ST0)

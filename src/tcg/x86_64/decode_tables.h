@@ -9,6 +9,8 @@
 
 #include "tcg/x86_64/decode.h"
 
+/* The enumerations keep lines that belong together. */
+/* clang-format off */
 /* Letters: where an operand is. Those from L_E on need a ModRM byte. */
 enum decode_letter {
 	L_NONE,
@@ -87,36 +89,37 @@ enum {
 	AC_XXR = ACC(3, 3, 1, 0, 0), AC_WWR = ACC(2, 2, 1, 0, 0), AC_WRRR = ACC(2, 1, 1, 1, 0), AC_XRRR = ACC(3, 1, 1, 1, 0),
 	AC_XRX = ACC(3, 1, 3, 0, 0), AC_RRRW = ACC(1, 1, 1, 2, 0), AC_XXX = ACC(3, 3, 3, 0, 0),
 };
+/* clang-format on */
 
 /* Attributes. */
-#define A_M	 0x1u	  /* has ModRM; the macros find out from the operands */
+#define A_M	 0x1u /* has ModRM; the macros find out from the operands */
 #define A_LOCK	 0x2u
-#define A_BYTE	 0x4u	  /* operand size 1 */
-#define A_D64	 0x8u	  /* operand size 8, or 2, in 64-bit code */
-#define A_F64	 0x10u	  /* always 8 in 64-bit code */
-#define A_I64	 0x20u	  /* invalid in 64-bit code */
-#define A_O64	 0x40u	  /* invalid elsewhere */
-#define A_GEN	 0x80u	  /* insn.generic */
-#define A_MAX4	 0x100u	  /* operand size at most 4 */
-#define A_MOD3	 0x200u	  /* ModRM.mod is ignored: a register */
-#define A_BIT	 0x400u	  /* with memory, the register operand moves the address */
-#define A_PP	 0x800u	  /* 66, F3, F2 belong to the opcode */
-#define A_REPCX	 0x1000u  /* REP counts in rCX */
-#define A_FEAT64 0x2000u  /* feat only in 64-bit code */
-#define A_L0	 0x4000u  /* VEX, EVEX: 128 bits only */
-#define A_L1	 0x8000u  /* 256 bits, EVEX: or more */
-#define A_L2	 0x10000u /* 512 bits only */
-#define A_LIG	 0x20000u /* length ignored, scalar */
-#define A_BC	 0x40000u /* EVEX: memory can be broadcast, elements of 4 or 8 by W */
-#define A_BC16	 0x80000u /* elements of 2 */
+#define A_BYTE	 0x4u	   /* operand size 1 */
+#define A_D64	 0x8u	   /* operand size 8, or 2, in 64-bit code */
+#define A_F64	 0x10u	   /* always 8 in 64-bit code */
+#define A_I64	 0x20u	   /* invalid in 64-bit code */
+#define A_O64	 0x40u	   /* invalid elsewhere */
+#define A_GEN	 0x80u	   /* insn.generic */
+#define A_MAX4	 0x100u	   /* operand size at most 4 */
+#define A_MOD3	 0x200u	   /* ModRM.mod is ignored: a register */
+#define A_BIT	 0x400u	   /* with memory, the register operand moves the address */
+#define A_PP	 0x800u	   /* 66, F3, F2 belong to the opcode */
+#define A_REPCX	 0x1000u   /* REP counts in rCX */
+#define A_FEAT64 0x2000u   /* feat only in 64-bit code */
+#define A_L0	 0x4000u   /* VEX, EVEX: 128 bits only */
+#define A_L1	 0x8000u   /* 256 bits, EVEX: or more */
+#define A_L2	 0x10000u  /* 512 bits only */
+#define A_LIG	 0x20000u  /* length ignored, scalar */
+#define A_BC	 0x40000u  /* EVEX: memory can be broadcast, elements of 4 or 8 by W */
+#define A_BC16	 0x80000u  /* elements of 2 */
 #define A_WIDE	 0x100000u /* VEX with 256 bits needs AVX2, VAES, VPCLMULQDQ instead */
 #define A_N_BW	 0x200000u /* as A_N_E, elements of 1 or 2 by W */
-#define A_ER	 0x400000u  /* EVEX.b with registers: rounding, SAE; both force 512 bits */
+#define A_ER	 0x400000u /* EVEX.b with registers: rounding, SAE; both force 512 bits */
 #define A_SAE	 0x800000u
-#define A_K	 0x1000000u /* EVEX: may be masked */
-#define A_KZ	 0x2000000u /* and zero-masked */
-#define A_KREQ	 0x4000000u /* must be masked */
-#define A_N_E	 0x8000000u /* disp8 counts elements, not the whole memory operand: compress and expand */
+#define A_K	 0x1000000u  /* EVEX: may be masked */
+#define A_KZ	 0x2000000u  /* and zero-masked */
+#define A_KREQ	 0x4000000u  /* must be masked */
+#define A_N_E	 0x8000000u  /* disp8 counts elements, not the whole memory operand: compress and expand */
 #define A_VL	 0x10000000u /* needs AVX512VL below 512 bits */
 #define A_DIST	 0x40000000u /* destination, sources must be different registers */
 
@@ -135,6 +138,7 @@ struct decode_row {
 	u16 opnd[4];
 };
 
+/* clang-format off */
 /* Flags that instructions read, write and kill. */
 enum decode_flags {
 	FL_NONE, FL_ALU, FL_ADC, FL_INC, FL_MUL, FL_DIV, FL_SHIFT, FL_ROT, FL_RC, FL_SHD, FL_BT, FL_BSF, FL_LZCNT, FL_ANDN, FL_BEXTR,
@@ -148,6 +152,7 @@ enum decode_implicit {
 	IM_POPA, IM_CX, IM_RCX, IM_SIDI, IM_AXDI, IM_AXSI, IM_DXDI, IM_DXSI, IM_RDI, IM_SYSCALL, IM_SYSRET, IM_SYSEXIT, IM_RDMSR, IM_WRMSR,
 	IM_WAXDXCX, IM_CPUID, IM_RAXCXDX, IM_RAXCX, IM_PCMPESTRI, IM_WCX, IM_VMCALL, IM_NR,
 };
+/* clang-format on */
 
 struct decode_tables {
 	const struct decode_row *rows; /* row 0: no instruction */
@@ -159,8 +164,8 @@ extern const struct decode_tables decode_vex;	 /* index: [map - 1][prefix][W][op
 extern const struct decode_tables decode_evex;	 /* the same; maps 5 and 6 at 3 and 4 */
 
 /* ---- expansion ---- */
-#define HAS_M(o)	     ((o) >= L_E << 8)
-#define IMM_(o)		     ((o) == (L_I << 8 | S_ub) ? 1 : (o) == (L_J << 8 | S_z) ? 4 : 0)
+#define HAS_M(o)		     ((o) >= L_E << 8)
+#define IMM_(o)			     ((o) == (L_I << 8 | S_ub) ? 1 : (o) == (L_J << 8 | S_z) ? 4 : 0)
 #define ROW_IMM(o1, o2, o3, o4, ...) (IMM_(o1) | IMM_(o2) | IMM_(o3) | IMM_(o4))
 #define ROW_OPNDS(o1, o2, o3, o4, ...) \
 	(HAS_M(o1) || HAS_M(o2) || HAS_M(o3) || HAS_M(o4) ? A_M : 0), \
@@ -168,9 +173,12 @@ extern const struct decode_tables decode_evex;	 /* the same; maps 5 and 6 at 3 a
 		o1, o2, o3, o4 \
 	}
 #define ROW(op, feat, feat2, attr, flags, impl, acc, ...) \
-	{OP_##op, AC_##acc, FL_##flags, IM_##impl, FEAT_##feat, FEAT_##feat2, 0, ROW_IMM(__VA_ARGS__, 0, 0, 0, 0), {0}, \
-	 (attr) | ROW_OPNDS(__VA_ARGS__, 0, 0, 0, 0)},
-#define SUBROW(kind, group, attr, ...) {OP_##kind, 0, 0, 0, 0, 0, group, ROW_IMM(__VA_ARGS__, 0, 0, 0, 0), {0}, \
-	 A_M | (attr) | ROW_OPNDS(__VA_ARGS__, 0, 0, 0, 0)},
+	{OP_##op,     AC_##acc, \
+	 FL_##flags,  IM_##impl, \
+	 FEAT_##feat, FEAT_##feat2, \
+	 0,	      ROW_IMM(__VA_ARGS__, 0, 0, 0, 0), \
+	 {0},	      (attr) | ROW_OPNDS(__VA_ARGS__, 0, 0, 0, 0)},
+#define SUBROW(kind, group, attr, ...) \
+	{OP_##kind, 0, 0, 0, 0, 0, group, ROW_IMM(__VA_ARGS__, 0, 0, 0, 0), {0}, A_M | (attr) | ROW_OPNDS(__VA_ARGS__, 0, 0, 0, 0)},
 
 #endif

@@ -10,21 +10,21 @@ enum { GR_g12, GR_g14, GR_g15, GR_g17, GR_movss_load, GR_movsd_load, GR_movss_st
 
 #define X_ROW(map, pp, w, opcode, op, feat, feat2, attr, flags, impl, acc, ...) \
 	ROW(op, feat, feat2, A_PP | (attr), flags, impl, acc, __VA_ARGS__)
-#define L_ROW(map, pp, w, opcode, kind, group, ...)		 SUBROW(kind, GR_##group, A_PP, __VA_ARGS__)
+#define L_ROW(map, pp, w, opcode, kind, group, ...)	    SUBROW(kind, GR_##group, A_PP, __VA_ARGS__)
 #define G_ROW(g, n, op, feat, feat2, attr, flags, acc, ...) ROW(op, feat, feat2, A_PP | (attr), flags, NONE, acc, __VA_ARGS__)
 static const struct decode_row rows[E_NR] = {{0}, ROWS_VEX(X_ROW, L_ROW, G_ROW)};
 
-#define PP_NP 0
-#define PP_66 1
-#define PP_F3 2
-#define PP_F2 3
-#define MAPNO_0F   0
-#define MAPNO_0F38 1
-#define MAPNO_0F3A 2
-#define AT(map, pp, w, opcode)	     [MAPNO_##map * 2048 + PP_##pp * 512 + (w)*256 + 0x##opcode]
-#define IX_0(map, pp, opcode, e)     AT(map, pp, 0, opcode) = e,
-#define IX_1(map, pp, opcode, e)     AT(map, pp, 1, opcode) = e,
-#define IX_I(map, pp, opcode, e)     IX_0(map, pp, opcode, e) IX_1(map, pp, opcode, e)
+#define PP_NP				 0
+#define PP_66				 1
+#define PP_F3				 2
+#define PP_F2				 3
+#define MAPNO_0F			 0
+#define MAPNO_0F38			 1
+#define MAPNO_0F3A			 2
+#define AT(map, pp, w, opcode)		 [MAPNO_##map * 2048 + PP_##pp * 512 + (w)*256 + 0x##opcode]
+#define IX_0(map, pp, opcode, e)	 AT(map, pp, 0, opcode) = e,
+#define IX_1(map, pp, opcode, e)	 AT(map, pp, 1, opcode) = e,
+#define IX_I(map, pp, opcode, e)	 IX_0(map, pp, opcode, e) IX_1(map, pp, opcode, e)
 #define X_INDEX(map, pp, w, opcode, ...) IX_##w(map, pp, opcode, E_##map##_##pp##_##w##_##opcode)
 #define G_SKIP(...)
 static const u16 index_vex[3 * 4 * 2 * 256] = {ROWS_VEX(X_INDEX, X_INDEX, G_SKIP)};

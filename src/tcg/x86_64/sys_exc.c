@@ -310,6 +310,8 @@ void sys_deliver(struct tcg_cpu *c)
 		return;
 	}
 	c->exc.pending = false;
+	tcg_trace(c, tcg_exception, "vector=%u error=0x%x address=0x%llx rip=0x%llx cpl=%u", x.vector, x.has_error ? x.error : 0,
+		  (unsigned long long)x.address, (unsigned long long)c->rip, c->cpl);
 	note_address(c, &x);
 	if (c->delivering && !merge(c, &x))
 		sys_triple(c);
@@ -319,6 +321,7 @@ void sys_deliver(struct tcg_cpu *c)
 
 void sys_interrupt(struct tcg_cpu *c, u8 vector)
 {
+	tcg_trace(c, tcg_interrupt, "vector=%u rip=0x%llx cpl=%u", vector, (unsigned long long)c->rip, c->cpl);
 	deliver(c, (struct tcg_exception){.vector = vector}, DELIVERING_EXTERNAL);
 }
 

@@ -554,16 +554,16 @@ static bool transfer(struct verify *v, const struct x86_insn *in)
 /* pushf; pop r11: the only use of the host's stack, one instruction for the verifier. */
 static const u8 pushf_pop[] = {0x9c, 0x41, 0x5b};
 
+static bool at_pushf_pop(const struct verify *v, u32 at)
+{
+	return v->u->len - at >= sizeof(pushf_pop) && memcmp(v->u->bytes + at, pushf_pop, sizeof(pushf_pop)) == 0;
+}
+
 static u32 decode(const struct verify *v, u32 at, struct x86_insn *in)
 {
-	const u8 *p = v->u->bytes + at;
-	u32 left = v->u->len - at;
+	u32 len = x86_decode(in, v->u->bytes + at, MIN(v->u->len - at, X86_INSN_MAX), 64, false);
 
-	if (left >= sizeof(pushf_pop) && memcmp(p, pushf_pop, sizeof(pushf_pop)) == 0) {
-		in->op = OP_PUSHF;
-		return sizeof(pushf_pop);
-	}
-	return x86_decode(in, p, MIN(left, X86_INSN_MAX), 64, false);
+	return at_pushf_pop(v, at) ? (u32)sizeof(pushf_pop) : len;
 }
 
 static void find_starts(struct verify *v)
@@ -589,7 +589,7 @@ static void find_starts(struct verify *v)
 /* True: goes on behind it. */
 static bool step(struct verify *v, const struct x86_insn *in)
 {
-	if (in->op == OP_PUSHF && v->u->bytes[v->at] == pushf_pop[0]) {
+	if (at_pushf_pop(v, v->at)) {
 		set(v, T1, (struct val){0});
 		v->s.cmp = 0;
 		return true;

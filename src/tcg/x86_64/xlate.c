@@ -5,12 +5,16 @@
 #include "tcg/lockstep.h"
 #include "tcg/x86_64/xlate_impl.h"
 
-#define LOOKAHEAD 8u /* instructions decoded beyond an exit to see whether flags die there */
+#define LOOKAHEAD 5u /* instructions decoded beyond an exit to see whether flags die there */
 
 void xlate_reloc(struct xlate *x, u32 kind, u32 back)
 {
 	struct unit_reloc *reloc = &x->k->relocs[x->first_reloc + x->nr_relocs];
 
+	if (!(x->mode & TCG_MODE_USER)) /* the kernel stays where it is */
+		x->fixed = true;
+	if (x->fixed)
+		return;
 	if (x->nr_relocs == UNIT_MAX_RELOCS) {
 		x->fixed = true;
 		return;

@@ -70,13 +70,13 @@ def program(local_guest, root, files):
 def test_systemd_boots_to_a_login_prompt(local_guest, root, kernel, cpus):
     image(f"vmlinuz-{kernel}", FULL)
     cmd = local_guest.command("--drive", f"{root},root", kernel=kernel, cpus=cpus, memory="1G", cmdline="root=/dev/vda rw")
-    p = pexpect.spawn(cmd[0], cmd[1:], timeout=600, encoding="utf-8", codec_errors="replace")
+    p = pexpect.spawn(cmd[0], cmd[1:], timeout=300, encoding="utf-8", codec_errors="replace")
     try:
         p.expect("husk login: ")
         p.send("root\r")
         p.expect(r"root@husk:\S*# ")
         p.send("systemctl is-system-running --wait; systemctl --failed --no-legend | cat; echo up=$((40 + 2))\r")
-        p.expect(r"\n(running|degraded|starting)[\s\S]*up=42")
+        p.expect(r"[\r\n](running|degraded|starting)[\s\S]*up=42")
         assert p.match.group(1) == "running", p.match.group(0)
         p.expect(r"root@husk:\S*# ")
         p.send("poweroff\r")
