@@ -215,6 +215,7 @@ static bool run_units(struct tcg_cpu *c)
 
 	while (host) {
 		enter_code(c, host);
+		count(c, TCG_C_EXIT_DIRECT + (c->exit_arg & 0xff));
 		switch (c->exit_arg & 0xff) {
 		case LEAVE_EXIT:
 			host = follow_exit(c, (u32)(c->exit_arg >> 8));
@@ -249,6 +250,7 @@ static bool run_units(struct tcg_cpu *c)
 
 bool exec_callout(struct tcg_cpu *c, u64 va, u32 desc)
 {
+	u64 writes = c->counters[TCG_C_CODE_WRITES];
 	u32 len = desc & 0xff;
 	u8 mode = c->mode;
 	u32 ctx = c->ctx;
@@ -259,6 +261,9 @@ bool exec_callout(struct tcg_cpu *c, u64 va, u32 desc)
 		interp_insn(c, &c->t->code->callouts[desc >> 8]);
 	else
 		interp_step(c);
+	/* What it wrote may be what comes next. */
+	if (writes != c->counters[TCG_C_CODE_WRITES])
+		return false;
 	return c->rip == va + len && c->mode == mode && c->ctx == ctx && c->fpu_live && !c->exc.pending && !c->halted && !c->shadow;
 }
 

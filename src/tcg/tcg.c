@@ -91,6 +91,19 @@ static int tcg_probe(struct err *e)
 
 /* ---- VM ---- */
 
+static void log_totals(const struct tcg_host *h)
+{
+	const u64 *n = h->totals;
+
+#define N(what) (unsigned long long)n[TCG_C_##what]
+	log_debug(h->t.vm->log,
+		  "tcg: %llu units, %llu copies, %llu instructions translated in %llu ns each, %llu interpreted; TLB: %llu fills, %llu slow "
+		  "accesses; left translated code %llu times: %llu direct, %llu lookup, %llu interpreter, %llu single, %llu cross, %llu poll",
+		  N(UNITS), N(COPIES), N(INSNS), N(INSNS) ? N(TRANS_NS) / N(INSNS) : 0, N(INTERP), N(FILLS), N(PUNTS), N(DISPATCH),
+		  N(EXIT_DIRECT), N(EXIT_LOOKUP), N(EXIT_INTERP), N(EXIT_SINGLE), N(EXIT_CROSS), N(EXIT_POLL));
+#undef N
+}
+
 static void tcg_vm_fini(struct vm *vm)
 {
 	struct tcg_vm *t = tcg_vm_of(vm);
@@ -100,6 +113,8 @@ static void tcg_vm_fini(struct vm *vm)
 		return;
 	h = tcg_host_of(t);
 	timer_stop(h);
+	if (vm->log)
+		log_totals(h);
 	vm->mem.on_write = NULL;
 	if (t->code)
 		code_free(t);
@@ -309,6 +324,12 @@ static const struct counter_desc counters[] = {
 	COUNTER("code_writes", TCG_C_CODE_WRITES),
 	COUNTER("units_invalidated", TCG_C_INVALIDATED),
 	COUNTER("units_evicted", TCG_C_EVICTED),
+	COUNTER("exits_direct", TCG_C_EXIT_DIRECT),
+	COUNTER("exits_lookup", TCG_C_EXIT_LOOKUP),
+	COUNTER("exits_interpreter", TCG_C_EXIT_INTERP),
+	COUNTER("exits_single", TCG_C_EXIT_SINGLE),
+	COUNTER("exits_cross", TCG_C_EXIT_CROSS),
+	COUNTER("exits_poll", TCG_C_EXIT_POLL),
 	{NULL, 0},
 };
 

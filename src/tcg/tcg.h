@@ -223,6 +223,13 @@ enum tcg_counter {
 	TCG_C_CODE_WRITES,
 	TCG_C_INVALIDATED, /* stores into code pages; units they killed */
 	TCG_C_EVICTED,
+	/* Why translated code came back: LEAVE_*, in its order (unit.h). */
+	TCG_C_EXIT_DIRECT,
+	TCG_C_EXIT_LOOKUP,
+	TCG_C_EXIT_INTERP,
+	TCG_C_EXIT_SINGLE,
+	TCG_C_EXIT_CROSS,
+	TCG_C_EXIT_POLL,
 	TCG_C_NR,
 };
 
@@ -232,7 +239,7 @@ struct tcg_vm {
 	struct tcg_code *code;	   /* NULL: interpreter only */
 	struct tcg_tools *tools;   /* tools.h */
 	struct lockstep *lockstep; /* lockstep.h; NULL: off */
-	u32 code_epoch;	       /* atomic: the newest k_epoch of any vCPU */
+	u32 code_epoch;		   /* atomic: the newest k_epoch of any vCPU */
 	u32 nr_cpus;
 	struct tcg_cpu *cpus[VM_MAX_VCPUS];
 	pthread_mutex_t lock; /* exclusive sections: tcg.c */

@@ -43,7 +43,7 @@ void tools_free(struct tcg_vm *t)
 	if (!o)
 		return;
 	if (o->verify && t->vm->log)
-		log_info(t->vm->log, "tcg: %llu units verified in %llu ms", (unsigned long long)o->nr_verified,
+		log_debug(t->vm->log, "tcg: %llu units verified in %llu ms", (unsigned long long)o->nr_verified,
 			 (unsigned long long)(o->verify_ns / NSEC_PER_MSEC));
 	verify_free(o->verify);
 	dump_free(o->dump);

@@ -200,9 +200,9 @@ static void insert(struct tcg_code *k, u32 u)
 		page_add(k, u, n->gpa2);
 }
 
-static u64 now_ns(void)
+static u64 ns_since(const struct tcg_cpu *c, u64 tsc)
 {
-	return __builtin_ia32_rdtsc(); /* counted in ticks; tcg.c scales it for the metrics */
+	return (__builtin_ia32_rdtsc() - tsc) * 1000 * 1000 / MAX(c->t->tsc_khz, 1ull);
 }
 
 /* Whether unit `other` may be copied: same code, and the same second page if it has one. */
@@ -221,7 +221,7 @@ static bool can_copy(struct tcg_code *k, u32 other)
 static u32 translate(struct tcg_cpu *c, u64 va, u64 gpa, u16 mode, u32 other)
 {
 	struct tcg_code *k = c->t->code;
-	u64 begin = now_ns();
+	u64 begin = __builtin_ia32_rdtsc();
 	bool copied = can_copy(k, other);
 	u32 u = UNIT_NONE;
 
@@ -231,7 +231,7 @@ static u32 translate(struct tcg_cpu *c, u64 va, u64 gpa, u16 mode, u32 other)
 	c->counters[copied ? TCG_C_COPIES : TCG_C_UNITS]++;
 	if (!copied)
 		c->counters[TCG_C_INSNS] += k->units[u].nr_insns;
-	c->counters[TCG_C_TRANS_NS] += now_ns() - begin;
+	c->counters[TCG_C_TRANS_NS] += ns_since(c, begin);
 	if (unlikely(c->t->tools))
 		tools_unit(c, u);
 	return u;

@@ -130,6 +130,8 @@ void tcg_vcpu_fini(struct vcpu *v)
 	pthread_mutex_lock(&h->t.lock);
 	h->t.cpus[v->index] = NULL;
 	h->t.nr_cpus--;
+	for (u32 i = 0; i < TCG_C_NR; i++)
+		h->totals[i] += c->counters[i];
 	pthread_mutex_unlock(&h->t.lock);
 	fd_close(&h->vcpus[v->index].timer.fd);
 	fd_close(&h->vcpus[v->index].fd);

@@ -55,6 +55,7 @@ struct tcg_host {
 	bool tsc_synced;
 	u64 tsc_offset;
 	struct x86_cpuid_table model; /* cpumodel_build */
+	u64 totals[TCG_C_NR];	      /* counters of the vCPUs that are gone */
 };
 
 static inline struct tcg_host *tcg_host_of(const struct tcg_vm *t)

@@ -102,7 +102,7 @@ start:	mov	%cr3, %rdx
 	dec	%r14d
 	jnz	10b
 	mov	PAGES + 0x3010, %r15
-	expect	r15, 40 * 512
+	expect	r15, 40*512
 	mov	$16, %ecx
 	finish
 

@@ -20,17 +20,18 @@ start:	mov	$CODE, %edi
 	jnz	2b
 	dec	%ebp
 	jnz	1b
-	expect	rbx, 2 * COUNT
-	expect	rdi, CODE + 4 * COUNT
+	expect	rbx, 2*COUNT
+	expect	rdi, (CODE+4*COUNT)
 	expect	rcx, 0
 
-	/* from the last to the first, through one function that calls them all */
+	/* from the last to the first, by jumps out of one function */
+	xor	%r8d, %r8d
 	lea	-4(%rdi), %rsi
 3:	call	one
 	sub	$4, %rsi
 	cmp	$CODE, %rsi
 	jae	3b
-	expect	rsi, CODE - 4
+	expect	rsi, (CODE-4)
 	expect	r8, COUNT
 	sub	$COUNT, %ebx
 	finish

@@ -56,6 +56,7 @@ behind:	mov	$0x22222222, %eax
 	expect	r8, 0x9090c3c0ff
 
 	/* a function that removes itself, called again after it came back */
+	xor	%r9d, %r9d
 	mov	$30, %r13d
 9:	movb	$0x90, gone			/* nop */
 	call	gone

@@ -3,9 +3,15 @@
 
 #define DATA 0x200000
 #define END  0x201000		/* the page's end that everything is put over */
-#define SUMS 0x208000
 
-start:	mov	$DATA, %edi			/* bytes: their address, low byte */
+start:	mov	%cr0, %rax
+	and	$~4, %rax			/* EM off */
+	mov	%rax, %cr0
+	mov	%cr4, %rax
+	or	$0x600, %rax			/* OSFXSR, OSXMMEXCPT */
+	mov	%rax, %cr4
+
+	mov	$DATA, %edi			/* bytes: their address, low byte */
 	mov	$0x2000, %ecx
 1:	mov	%dil, (%rdi)
 	inc	%edi
@@ -13,6 +19,7 @@ start:	mov	$DATA, %edi			/* bytes: their address, low byte */
 
 	/* each size from 8 bytes before the end to the end: read, add, write elsewhere unaligned, read again */
 	xor	%ebx, %ebx
+	xor	%r8d, %r8d
 	mov	$-8, %rsi
 2:	lea	END(%rsi), %rdi
 	movzwl	(%rdi), %eax

@@ -119,7 +119,10 @@ static bool slow_fill(struct tcg_cpu *c, u64 sum, u64 index, u64 desc)
 		c->scratch[5] = LEAVE_SINGLE;
 		return false;
 	}
-	return mmu_fill(c, va + (desc >> 32 & 0xffff), desc & 0x7f, write, mode);
+	if (mmu_fill(c, va + (desc >> 32 & 0xffff), desc & 0x7f, write, mode))
+		return true;
+	c->counters[TCG_C_PUNTS]++;
+	return false;
 }
 
 /*

@@ -153,6 +153,9 @@ static bool can_translate(const struct xlate *x, const struct x86_insn *in)
 		return !(x->mode & TCG_MODE_USER) && in->opsize >= 4;
 	case OP_SYSCALL:
 		return x->mode & TCG_MODE_USER;
+	case OP_VEC_MASKED: /* where all of the operand can be accessed, natively; DEVIATION: A and D are set for lanes that are masked out,
+			       too */
+		return !(x->mode & TCG_MODE_NM);
 	case OP_VEC:
 	case OP_X87:
 	case OP_EMMS:
@@ -261,6 +264,16 @@ static u16 need_after_last(struct xlate *x, u64 next)
 	}
 }
 
+/* The same for the target of a jump at instruction i, which may be further on in the unit. */
+static u16 flags_needed_by(struct xlate *x, u32 i, u64 target)
+{
+	while (++i < x->nr) {
+		if (x->insn_va[i] == target)
+			return x->need[i];
+	}
+	return flags_needed_at(x, target);
+}
+
 static void find_needs(struct xlate *x, u64 next)
 {
 	x->need[x->nr] = need_after_last(x, next);
@@ -269,7 +282,7 @@ static void find_needs(struct xlate *x, u64 next)
 		u16 need = x->need[i + 1];
 
 		if (in->op == OP_JCC)
-			need |= flags_needed_at(x, branch_target(x, i));
+			need |= flags_needed_by(x, i, branch_target(x, i));
 		x->need[i] = (u16)((need & ~in->flags_kill) | in->flags_read) & (u16)X86_FLAGS_ARITH;
 	}
 }
@@ -296,6 +309,8 @@ static bool emit_insn(struct xlate *x, const struct x86_insn *in)
 	case OP_BTR:
 	case OP_BTC: /* a bit string in memory, unless the offset is an immediate */
 		return in->mod == 3 || in->imm_size ? xlate_generic(x, in) : xlate_bit_string(x, in);
+	case OP_VEC_MASKED:
+		return xlate_generic(x, in);
 	case OP_PUSHF:
 	case OP_POPF:
 		return xlate_system(x, in);

@@ -34,7 +34,9 @@ static u32 temps_needed(const struct x86_insn *in)
 	}
 	if ((in->gpr_read | in->gpr_write) & BIT(X86_RCX))
 		n++;
-	return n + (u32)__builtin_popcount(homed);
+	for (; homed; homed &= homed - 1)
+		n++;
+	return n;
 }
 
 static bool has_operand(const struct x86_insn *in)

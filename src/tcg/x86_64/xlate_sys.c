@@ -342,7 +342,6 @@ bool xlate_is_callout(u32 op)
 	case OP_IN:
 	case OP_OUT:
 	case OP_VEC_GATHER:
-	case OP_VEC_MASKED:
 	case OP_FXSAVE:
 	case OP_FXRSTOR:
 	case OP_XSAVE:
