@@ -73,6 +73,7 @@ bool lockstep_can(u32 op)
 	case OP_STI:
 	case OP_SWAPGS:
 	case OP_VEC:
+	case OP_VEC_MASKED:
 	case OP_X87:
 	case OP_EMMS:
 		return true;
@@ -209,13 +210,24 @@ static bool run_one(struct tcg_cpu *c, struct lockstep *l)
 	return true;
 }
 
-/* The unit's instructions, as long as they are those that come next. */
-static void run_all(struct tcg_cpu *c, struct lockstep *l)
+/* Whether the unit has the instruction at rip, behind those that were run. */
+static bool is_next(const struct tcg_code *k, struct lockstep *l, u64 rip)
 {
-	const struct tcg_code *k = c->t->code;
 	const struct unit *u = &k->units[l->unit];
 
-	while (l->nr < u->nr_insns && c->rip == u->va + (u64)(s64)(int16_t)k->insns[u->insns + l->nr].guest) {
+	for (u32 i = l->next; i < u->nr_insns; i++) {
+		if (rip != u->va + (u64)(s64)(int16_t)k->insns[u->insns + i].guest)
+			continue;
+		l->next = i + 1;
+		return true;
+	}
+	return false;
+}
+
+/* The unit's instructions, as long as they come next. */
+static void run_all(struct tcg_cpu *c, struct lockstep *l)
+{
+	while (is_next(c->t->code, l, c->rip)) {
 		if (!run_one(c, l) || c->exc.pending) {
 			l->cut = true;
 			return;
@@ -225,7 +237,7 @@ static void run_all(struct tcg_cpu *c, struct lockstep *l)
 
 static void interpret(struct tcg_cpu *c, struct lockstep *l)
 {
-	l->nr = l->nr_writes = l->nr_fpu = 0;
+	l->nr = l->next = l->nr_writes = l->nr_fpu = 0;
 	l->cut = l->vector = false;
 	l->fpu_of[0] = 0;
 	get_regs(c, &l->regs[0]);
@@ -283,13 +295,18 @@ static const char *compare_regs(const struct tcg_cpu *c, const struct lockstep *
 	return NULL;
 }
 
-/* What the memory holds that the interpreter wrote, and in it after that: as before instruction `insn` of its run. */
+/* Keeps what the translated unit left where the interpreter wrote. */
+static void keep_got(struct lockstep *l)
+{
+	for (u32 i = 0; i < l->nr_writes; i++)
+		copy(l->writes[i].got, l->writes[i].at, l->writes[i].n);
+}
+
+/* Makes that memory what it was before instruction `insn` of the interpreter's run. True: the translated unit left something else. */
 static bool memory_differs(struct lockstep *l, u32 insn)
 {
 	bool differs = false;
 
-	for (u32 i = 0; i < l->nr_writes; i++)
-		copy(l->writes[i].got, l->writes[i].at, l->writes[i].n);
 	for (u32 i = l->nr_writes; i-- > 0;)
 		copy(l->writes[i].at, l->writes[i].before, l->writes[i].n);
 	for (u32 i = 0; i < l->nr_writes && l->writes[i].insn < insn; i++)
@@ -340,22 +357,6 @@ static bool vector_differs(const struct tcg_cpu *c, const u8 *want)
 	return false;
 }
 
-/* Where in the interpreter's run the translated unit has left: before instruction *insn. */
-static bool find_place(const struct tcg_cpu *c, const struct lockstep *l, u32 reason, u32 *insn)
-{
-	bool whole = reason == LEAVE_EXIT || reason == LEAVE_LOOKUP;
-
-	for (u32 i = 0; i <= l->nr; i++) {
-		u32 at = whole ? l->nr - i : i;
-
-		if (l->regs[at].rip == c->rip) {
-			*insn = at;
-			return true;
-		}
-	}
-	return false;
-}
-
 static void count(struct lockstep *l, u32 insn)
 {
 	l->nr_units++;
@@ -365,33 +366,45 @@ static void count(struct lockstep *l, u32 insn)
 	l->nr_written += l->nr_writes;
 }
 
-/* After the translated run. NULL: they agree. */
-static const char *compare(struct tcg_cpu *c, struct lockstep *l, u32 reason, u32 *insn)
+/* With the interpreter's state before instruction `insn`. */
+static const char *compare_at(struct tcg_cpu *c, struct lockstep *l, u32 reason, u32 insn)
 {
 	const struct unit *u = &c->t->code->units[l->unit];
-	const char *what;
-	bool memory;
+	u64 flags = reason == LEAVE_LOOKUP ? X86_FLAGS_ARITH : flags_read(c, u, c->rip);
+	const char *what = compare_regs(c, l, insn, flags);
+	bool memory = memory_differs(l, insn);
 
-	if (!find_place(c, l, reason, insn)) {
-		*insn = l->nr;
-		if (!l->cut)
-			return "the way";
-		l->nr_cut++;
-		return NULL;
-	}
+	if (!what && memory)
+		what = "memory";
+	if (!what && l->vector && vector_differs(c, l->fpu[l->fpu_of[insn]]))
+		what = "vector state";
+	return what;
+}
+
+/* After the translated run. NULL: they agree, where *insn of the interpreter's instructions are complete. A unit that leaves for a place in
+ * itself may have come there in two ways. */
+static const char *compare(struct tcg_cpu *c, struct lockstep *l, u32 reason, u32 *insn)
+{
+	const char *what = NULL;
+
 	if (reason == LEAVE_POLL) {
 		l->nr_stood++;
 		return NULL;
 	}
-	what = compare_regs(c, l, *insn, reason == LEAVE_LOOKUP ? X86_FLAGS_ARITH : flags_read(c, u, c->rip));
-	memory = memory_differs(l, *insn);
-	if (!what && memory)
-		what = "memory";
-	if (!what && l->vector && vector_differs(c, l->fpu[l->fpu_of[*insn]]))
-		what = "vector state";
-	if (!what)
-		count(l, *insn);
-	return what;
+	keep_got(l);
+	for (u32 i = 0; i <= l->nr; i++) {
+		if (l->regs[i].rip != c->rip)
+			continue;
+		*insn = i;
+		what = compare_at(c, l, reason, i);
+		if (!what) {
+			count(l, i);
+			return NULL;
+		}
+	}
+	if (!what && l->cut)
+		l->nr_cut++;
+	return what || l->cut ? what : "the way";
 }
 
 /* ---- one unit ---- */

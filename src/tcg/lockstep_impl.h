@@ -28,9 +28,9 @@ struct lockstep {
 	/* The interpreter's run: regs[i] before instruction i. */
 	struct lockstep_regs start, regs[UNIT_MAX_INSNS + 1];
 	struct x86_insn insns[UNIT_MAX_INSNS];
-	u32 nr;	     /* instructions that are complete */
-	bool cut;    /* it stopped before the unit did */
-	bool vector; /* it ran vector or x87 instructions: fpu is compared */
+	u32 nr, next; /* instructions that are complete; the unit's first one behind them */
+	bool cut;     /* it stopped before the unit did */
+	bool vector;  /* it ran vector or x87 instructions: fpu is compared */
 	struct lockstep_write writes[LOCKSTEP_WRITES];
 	u32 nr_writes;
 	void *jmp[5];

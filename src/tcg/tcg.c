@@ -96,11 +96,12 @@ static void log_totals(const struct tcg_host *h)
 	const u64 *n = h->totals;
 
 #define N(what) (unsigned long long)n[TCG_C_##what]
-	log_debug(h->t.vm->log,
-		  "tcg: %llu units, %llu copies, %llu instructions translated in %llu ns each, %llu interpreted; TLB: %llu fills, %llu slow "
-		  "accesses; left translated code %llu times: %llu direct, %llu lookup, %llu interpreter, %llu single, %llu cross, %llu poll",
-		  N(UNITS), N(COPIES), N(INSNS), N(INSNS) ? N(TRANS_NS) / N(INSNS) : 0, N(INTERP), N(FILLS), N(PUNTS), N(DISPATCH),
-		  N(EXIT_DIRECT), N(EXIT_LOOKUP), N(EXIT_INTERP), N(EXIT_SINGLE), N(EXIT_CROSS), N(EXIT_POLL));
+	log_debug(
+		h->t.vm->log,
+		"tcg: %llu units, %llu copies, %llu instructions translated in %llu ns each, %llu interpreted; TLB: %llu fills, %llu slow "
+		"accesses; left translated code %llu times: %llu direct, %llu lookup, %llu interpreter, %llu single, %llu cross, %llu poll",
+		N(UNITS), N(COPIES), N(INSNS), N(INSNS) ? N(TRANS_NS) / N(INSNS) : 0, N(INTERP), N(FILLS), N(PUNTS), N(DISPATCH),
+		N(EXIT_DIRECT), N(EXIT_LOOKUP), N(EXIT_INTERP), N(EXIT_SINGLE), N(EXIT_CROSS), N(EXIT_POLL));
 #undef N
 }
 

@@ -44,7 +44,7 @@ void tools_free(struct tcg_vm *t)
 		return;
 	if (o->verify && t->vm->log)
 		log_debug(t->vm->log, "tcg: %llu units verified in %llu ms", (unsigned long long)o->nr_verified,
-			 (unsigned long long)(o->verify_ns / NSEC_PER_MSEC));
+			  (unsigned long long)(o->verify_ns / NSEC_PER_MSEC));
 	verify_free(o->verify);
 	dump_free(o->dump);
 	t->tools = NULL;
@@ -84,7 +84,6 @@ void tools_unit(struct tcg_cpu *c, u32 unit)
 	struct tcg_tools *o = c->t->tools;
 	const struct unit *u = &c->t->code->units[unit];
 
-	fpu_save(c);
 	tcg_trace(c, tcg_unit, "unit=%u va=0x%llx gpa=0x%llx mode=0x%x insns=%u exits=%u bytes=%u", unit, (unsigned long long)u->va,
 		  (unsigned long long)u->gpa, u->mode, u->nr_insns, u->nr_exits, u->code_len);
 	if (o->verify)

@@ -20,7 +20,7 @@ struct tcg_tools {
  * configuration). */
 int tools_new(struct tcg_vm *t, struct err *e) MUST_CHECK;
 void tools_free(struct tcg_vm *t); /* accepts what never was; prints what was counted */
-/* A new unit; the guest's vector state is saved first. Ends husk if the verifier finds fault. ctx: vcpu, with the code's lock */
+/* A new unit. Ends husk if the verifier finds fault. ctx: vcpu, with the code's lock and the vector state saved */
 void tools_unit(struct tcg_cpu *c, u32 unit);
 
 /* ---- dump.c ---- */

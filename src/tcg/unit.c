@@ -3,6 +3,7 @@
 
 #include "tcg/mmu.h"
 #include "tcg/tools.h"
+#include "tcg/x86_64/interp.h"
 #include "tcg/x86_64/xlate.h"
 
 /* ---- lock: short sections, mostly one vCPU at a time; spins, then lets others run ---- */
@@ -232,8 +233,10 @@ static u32 translate(struct tcg_cpu *c, u64 va, u64 gpa, u16 mode, u32 other)
 	if (!copied)
 		c->counters[TCG_C_INSNS] += k->units[u].nr_insns;
 	c->counters[TCG_C_TRANS_NS] += ns_since(c, begin);
-	if (unlikely(c->t->tools))
+	if (unlikely(c->t->tools)) {
+		fpu_save(c);
 		tools_unit(c, u);
+	}
 	return u;
 }
 
@@ -267,8 +270,11 @@ static u32 make(struct tcg_cpu *c, u64 va, u64 gpa, u16 mode, struct code_page2 
 	claim_page(c, page);
 	code_lock(k);
 	u = find(k, va, gpa, mode, &others);
-	if (u == UNIT_NONE && others.copies >= UNIT_MAX_COPIES)
+	if (u == UNIT_NONE && others.copies >= UNIT_MAX_COPIES) {
 		unit_kill(k, others.oldest_copy); /* of a process that is no more, most likely */
+		if (others.any == others.oldest_copy)
+			others.any = UNIT_NONE; /* a dead unit's first instruction is a jump: not to be copied */
+	}
 	k->page2 = *page2;
 	if (page2->known && page2->gpa != UNIT_NO_PAGE && !is_claimed(k, page_number(c->t, page2->gpa)))
 		k->page2.gpa = UNIT_NO_PAGE;

@@ -402,7 +402,7 @@
 	G(g11v_f8, M, 0, UNSUPPORTED, NONE, A_F64, NONE, NONE, R, Jz) \
 	ROWS_G15(G, GL) \
 	G(g0d, M, 0, PREFETCH, NONE, 0, NONE, NONE, N, 0) \
-	G(g0d, M, 1, PREFETCH, PREFETCHW, 0, NONE, NONE, N, 0) \
+	G(g0d, M, 1, PREFETCH, NONE, 0, NONE, NONE, N, 0) \
 	G(g0d, M, 2, PREFETCH, NONE, 0, NONE, NONE, N, 0) \
 	G(g0d, M, 3, PREFETCH, NONE, 0, NONE, NONE, N, 0) \
 	G(g0d, M, 4, PREFETCH, NONE, 0, NONE, NONE, N, 0) \
@@ -422,7 +422,7 @@
 	G(g16, A, 5, NOP, NONE, A_GEN, NONE, NONE, N, 0) \
 	G(g16, A, 6, NOP, NONE, A_GEN, NONE, NONE, N, 0) \
 	G(g16, A, 7, NOP, NONE, A_GEN, NONE, NONE, N, 0) \
-	G(g1c, M, 0, CLFLUSH, CLDEMOTE, 0, NONE, NONE, N, Mb) \
+	G(g1c, M, 0, CLFLUSH, NONE, 0, NONE, NONE, N, Mb) \
 	G(g1c, R, 0, NOP, NONE, A_GEN, NONE, NONE, N, 0) \
 	ROWS_NOP17(G, g1c) \
 	G(g1e, A, 0, NOP, NONE, A_GEN, NONE, NONE, N, 0) \
@@ -466,6 +466,7 @@
 	ROWS_NOP16(G, g) \
 	G(g, A, 7, NOP, NONE, A_GEN, NONE, NONE, N, 0)
 
+/* CLDEMOTE and PREFETCHW belong to no feature here: processors without them take them for NOPs. */
 /* 0F 01 whose memory forms, SMSW and LMSW take no notice of prefixes. */
 #define ROWS_G7(G, g) \
 	G(g, M, 0, SGDT, NONE, A_F64, NONE, NONE, W, Ms) \

@@ -379,6 +379,8 @@ static bool may_appear(const struct x86_insn *in)
 	case OP_BTR:
 	case OP_BTC:
 		return true;
+	case OP_VEC_MASKED: /* all of the operand is checked, whatever the mask says */
+		return true;
 	case OP_VEC:
 	case OP_X87:
 	case OP_EMMS:
