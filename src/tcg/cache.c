@@ -62,6 +62,7 @@ void cache_make_room(struct tcg_cpu *c, bool copies)
 	struct tcg_code *k = t->code;
 
 	tcg_exclusive_begin(t, c);
+	code_lock(k);			  /* devices' writes kill units from other threads */
 	if (!cache_has_room(k, copies)) { /* nobody else has done it meanwhile */
 		u32 next = next_chunk(k->cur[copies]);
 
@@ -75,6 +76,7 @@ void cache_make_room(struct tcg_cpu *c, bool copies)
 		__atomic_store_n(&k->generation, k->generation + 1, __ATOMIC_RELAXED);
 		c->counters[TCG_C_EVICTED]++;
 	}
+	code_unlock(k);
 	tcg_exclusive_end(t, c);
 }
 

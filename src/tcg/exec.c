@@ -250,8 +250,8 @@ static bool run_units(struct tcg_cpu *c)
 
 bool exec_callout(struct tcg_cpu *c, u64 va, u32 desc)
 {
+	u32 len = desc & 0xff, generation = __atomic_load_n(&c->t->code->generation, __ATOMIC_RELAXED);
 	u64 writes = c->counters[TCG_C_CODE_WRITES];
-	u32 len = desc & 0xff;
 	u8 mode = c->mode;
 	u32 ctx = c->ctx;
 
@@ -261,8 +261,8 @@ bool exec_callout(struct tcg_cpu *c, u64 va, u32 desc)
 		interp_insn(c, &c->t->code->callouts[desc >> 8]);
 	else
 		interp_step(c);
-	/* What it wrote may be what comes next. */
-	if (writes != c->counters[TCG_C_CODE_WRITES])
+	/* What it wrote may be what comes next; and while it waited for a device or for another vCPU, the unit may have been evicted. */
+	if (writes != c->counters[TCG_C_CODE_WRITES] || generation != __atomic_load_n(&c->t->code->generation, __ATOMIC_RELAXED))
 		return false;
 	return c->rip == va + len && c->mode == mode && c->ctx == ctx && c->fpu_live && !c->exc.pending && !c->halted && !c->shadow;
 }
