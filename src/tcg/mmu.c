@@ -46,7 +46,7 @@ static inline void ram_put(void *p, u32 size, u64 value)
 /* ---- filling ---- */
 static void table_put(struct tcg_cpu *c, u64 va, u8 *host, bool write, enum tcg_mmu_mode mode)
 {
-	struct tcg_tlb entry = {.neg = -(va & ~PAGE_OFFSET), .host = (u64)(uintptr_t)host};
+	struct tcg_tlb entry = {.neg = -(va & ~PAGE_OFFSET), .addend = (u64)(uintptr_t)host - (va & ~PAGE_OFFSET)};
 	u32 i = mmu_index(va);
 	struct tcg_ctx *ctx;
 

@@ -29,7 +29,7 @@ static void table_wipe(struct tcg_tlb *table, u32 size, u64 *touched)
 			words_zero(table + part * (u32)__builtin_ctzll(left), part * sizeof(*table) / 8);
 	}
 	*touched = 0;
-	table[0] = (struct tcg_tlb){.neg = -MEM_PAGE_SIZE};
+	table[0] = (struct tcg_tlb){.neg = TCG_TLB_NEVER};
 }
 
 static void jump_wipe(struct tcg_jump *table, u32 size)
@@ -102,7 +102,7 @@ static void k_nonglobal_drop(struct tcg_cpu *c)
 		for (u64 bits = m->nonglobal[word]; bits; bits &= bits - 1) {
 			u32 i = word * 64 + (u32)__builtin_ctzll(bits);
 
-			c->k_r[i] = c->k_w[i] = (struct tcg_tlb){.neg = i ? 0 : -MEM_PAGE_SIZE};
+			c->k_r[i] = c->k_w[i] = (struct tcg_tlb){.neg = i ? 0 : TCG_TLB_NEVER};
 		}
 		m->nonglobal[word] = 0;
 	}
@@ -142,7 +142,7 @@ static void table_drop(struct tcg_tlb *table, u32 slots, u64 va, enum mmu_size s
 		u32 i = (first + k) & (slots - 1);
 
 		if ((-table[i].neg ^ va) >> shift == 0)
-			table[i] = (struct tcg_tlb){.neg = i ? 0 : -MEM_PAGE_SIZE};
+			table[i] = (struct tcg_tlb){.neg = i ? 0 : TCG_TLB_NEVER};
 	}
 }
 

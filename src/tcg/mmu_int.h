@@ -87,9 +87,7 @@ static inline struct tcg_tlb *mmu_slot(struct tcg_cpu *c, u64 va, bool write, en
 /* Host address of [va, va + n), or NULL: not in this slot. */
 static inline u8 *mmu_hit(const struct tcg_tlb *e, u64 va, u32 n)
 {
-	u64 offset = va + e->neg;
-
-	return offset <= MEM_PAGE_SIZE - n ? (u8 *)(uintptr_t)(e->host + offset) : NULL;
+	return va + e->neg <= MEM_PAGE_SIZE - n ? (u8 *)(uintptr_t)(va + e->addend) : NULL;
 }
 
 /* ---- filters ---- */

@@ -30,15 +30,18 @@ struct lockstep;
 
 /* ---- TLB (mmu.c fills, translated code reads) ---- */
 
-/* A hit: (u64)(va + neg) <= 4096 - size; the byte is then at host + va + neg. neg = -(page's virtual address), index = va bits 12...
- * All zeros never hits, except in slot 0, which holds neg = -4096 when it is invalid: so a table is wiped with zeros and one store. */
+/* A hit: (u64)(va + neg) <= 4096 - size; the byte is then at va + addend, which does not wait for the check. neg = -(page's virtual
+ * address), index = va bits 12... All zeros never hits, except in slot 0, which holds TCG_TLB_NEVER when it is invalid: so a table is wiped
+ * with zeros and one store. */
 struct tcg_tlb {
-	u64 neg, host;
+	u64 neg, addend;
 };
-#define TCG_TLB_BITS 10
-#define TCG_TLB_SIZE (1u << TCG_TLB_BITS)
-#define TCG_AC_BITS  8 /* tables for kernel code between STAC and CLAC are smaller */
-#define TCG_AC_SIZE  (1u << TCG_AC_BITS)
+/* The page of another slot, and not the one after slot 0's: no access that begins in a page of slot 0 reaches it. */
+#define TCG_TLB_NEVER (-2 * MEM_PAGE_SIZE)
+#define TCG_TLB_BITS  10
+#define TCG_TLB_SIZE  (1u << TCG_TLB_BITS)
+#define TCG_AC_BITS   8 /* tables for kernel code between STAC and CLAC are smaller */
+#define TCG_AC_SIZE   (1u << TCG_AC_BITS)
 
 /* Jump cache: guest rip -> translated code. Slot (rip ^ rip >> 10) would cost two instructions more: index = rip bits 1..10. */
 struct tcg_jump {

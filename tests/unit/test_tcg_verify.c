@@ -85,38 +85,44 @@ struct access {
 	bool write, live;
 	s32 table; /* 0: the right one of the kernel */
 	u32 mask, room;
+	bool pair; /* of the address in rbx, for [rbx + T1]; else T0 becomes the host address */
 };
 
-/* The check, its slow path behind a jump over it: T0 = host address of [rax]. */
+/* The check, its slow path behind a jump over it. */
 static void emit_check(struct made *m, struct access a)
 {
 	s32 table = a.table ? a.table : (s32)(a.write ? offsetof(struct tcg_cpu, k_w) : offsetof(struct tcg_cpu, k_r));
 	u32 desc = a.size | (u32)a.write << 7 | (a.live ? 0x100u : 0);
 	struct emit *e = &m->e;
 	u8 *begin = e->p, *slow, *over;
+	u32 reg = a.pair ? H_RBX : T0, room = a.room ? a.room : a.size;
 
-	e_mov(e, T0, H_RAX);
+	if (!a.pair)
+		e_mov(e, T0, H_RAX);
 	if (a.live) {
-		e_pext(e, T1, T0, EENV(offsetof(struct tcg_cpu, index_mask)));
+		e_pext(e, T1, reg, EENV(offsetof(struct tcg_cpu, index_mask)));
 		e_lea(e, T1, EMEMX(T1, T1, 1, 0));
 		e_load(e, T2, EMEMX(H_RSP, T1, 8, table));
-		e_lea(e, T0, EMEMX(T0, T2, 1, 0));
-		e_lea(e, T2, EMEM(T0, (a.room ? a.room : a.size) - 1));
+		e_lea(e, T2, EMEMX(T2, reg, 1, room - 1));
 		e_pext(e, T2, T2, EENV(offsetof(struct tcg_cpu, page_mask)));
 		e_jrcxz(e, 5);
 		slow = e_jmp(e, NULL);
 		e_load(e, T1, EMEMX(H_RSP, T1, 8, table + 8));
-		e_lea(e, T0, EMEMX(T0, T1, 1, 0));
+		if (!a.pair)
+			e_lea(e, T0, EMEMX(T0, T1, 1, 0));
 	} else {
-		e_rorx(e, T1, T0, 8);
+		e_rorx(e, T1, reg, 8);
 		e_alu_imm(e, 0, 4, T1, (s32)(a.mask ? a.mask : (TCG_TLB_SIZE - 1) << 4));
-		e_op_mem(e, 1, 0x03, T0, EMEMX(H_RSP, T1, 1, table));
-		e_alu_imm(e, 1, 7, T0, (s32)(4096 - (a.room ? a.room : a.size)));
+		e_load(e, T2, EMEMX(H_RSP, T1, 1, table));
+		e_op_rr(e, 1, 0x01, reg, T2);
+		e_alu_imm(e, 1, 7, T2, (s32)(4096 - room));
 		slow = e_jcc(e, CC_A, NULL);
-		e_op_mem(e, 1, 0x03, T0, EMEMX(H_RSP, T1, 1, table + 8));
+		e_op_mem(e, 1, a.pair ? 0x8b : 0x03, a.pair ? T1 : T0, EMEMX(H_RSP, T1, 1, table + 8));
 	}
 	over = e_jmp(e, NULL);
 	e_patch(slow, e->p);
+	if (a.pair)
+		e_mov(e, T0, reg);
 	e_mov_imm(e, T2, desc);
 	e_call(e, buffer + (a.live ? code.slow_live : code.slow_dead));
 	e_jmp(e, begin);
@@ -142,6 +148,13 @@ static void checked_accesses_pass(void **state)
 			e_store(&m.e, H_RDX, EMEM(T0, 0));
 		emit_check(&m, (struct access){.size = 4, .live = i & 2});
 		load(&m, 4);
+		leave(&m);
+		expect_good(&m);
+	}
+	for (u32 i = 0; i < 4; i++) {
+		begin(&m);
+		emit_check(&m, (struct access){.size = 8, .write = i & 1, .live = i & 2, .pair = true});
+		e_op_mem(&m.e, 1, i & 1 ? 0x89 : 0x8b, H_RBX, EMEMX(H_RBX, T1, 1, 0));
 		leave(&m);
 		expect_good(&m);
 	}
@@ -241,6 +254,35 @@ static void stale_checks_are_refused(void **state)
 		if (i == 4)
 			e_op_mem(&m.e, 1, 0x8b, H_RDX, EMEMX(T0, H_RBX, 1, 0));
 		load(&m, 8);
+		leave(&m);
+		if (!check(&m))
+			fail_msg("case %u was taken", i);
+	}
+}
+
+static void stale_pairs_are_refused(void **state)
+{
+	struct made m;
+	u8 *in;
+
+	(void)state;
+	for (u32 i = 0; i < 8; i++) {
+		begin(&m);
+		in = i == 0 ? e_jcc(&m.e, CC_E, NULL) : NULL; /* around the check */
+		emit_check(&m, (struct access){.size = 8, .write = i == 4, .pair = true});
+		if (i == 0)
+			e_patch(in, m.e.p);
+		if (i == 1)
+			e_lea(&m.e, H_RBX, EMEM(H_RBX, 8));
+		if (i == 2)
+			e_mov(&m.e, T1, H_RDX);
+		if (i == 3)
+			e_store(&m.e, H_RDX, EMEMX(H_RBX, T1, 1, 0)); /* read is what was checked */
+		if (i == 5) {					      /* the address comes back, but to another register */
+			e_mov(&m.e, H_RDX, H_RBX);
+			load(&m, 8);
+		}
+		e_op_mem(&m.e, 1, 0x8b, H_RDX, EMEMX(i == 6 ? H_RDX : H_RBX, T1, i == 7 ? 2 : 1, i == 4 ? 8 : 0));
 		leave(&m);
 		if (!check(&m))
 			fail_msg("case %u was taken", i);
@@ -376,10 +418,15 @@ static void wrong_ways_out_are_refused(void **state)
 	e_call(&m.e, buffer + code.leave);
 	expect_bad(&m, "no known reason");
 	begin(&m);
-	e_mov_imm(&m.e, T2, 0x88);
+	e_mov(&m.e, T2, H_RAX);
 	e_call(&m.e, buffer + code.slow_dead);
 	leave(&m);
-	expect_bad(&m, "without a failed check");
+	expect_bad(&m, "without a description");
+	begin(&m);
+	e_mov_imm(&m.e, T2, 0x188);
+	e_call(&m.e, buffer + code.slow_dead);
+	leave(&m);
+	expect_bad(&m, "another kind of access");
 	begin(&m);
 	e_mov(&m.e, H_RDX, H_RAX);
 	expect_bad(&m, "end is open");
@@ -423,6 +470,7 @@ int main(void)
 		cmocka_unit_test(ways_out_pass),
 		cmocka_unit_test(unchecked_addresses_are_refused),
 		cmocka_unit_test(stale_checks_are_refused),
+		cmocka_unit_test(stale_pairs_are_refused),
 		cmocka_unit_test(instructions_that_are_the_hosts_are_refused),
 		cmocka_unit_test(stores_to_the_vcpus_tables_are_refused),
 		cmocka_unit_test(unbounded_bit_strings_are_refused),

@@ -100,19 +100,14 @@ static void go_back(struct emit *e)
 }
 
 /*
- * What the slow path of translated code calls. sum = address + neg of its TLB entry; index as the check left it (16 * entry, or 2 * entry
- * with live flags). desc: size of the access, bit 7 write, bit 8 live; of a group the offset of the first access (32-47) and its length
- * (48-63). True: it hits now. False: leave, for what scratch[5] says.
+ * What the slow path of translated code calls. desc: size of the access, bit 7 write, bit 8 live; of a group the offset of the first access
+ * from va (32-47) and its length (48-63). True: it hits now. False: leave, for what scratch[5] says.
  */
-static bool slow_fill(struct tcg_cpu *c, u64 sum, u64 index, u64 desc)
+static bool slow_fill(struct tcg_cpu *c, u64 va, u64 desc)
 {
 	enum tcg_mmu_mode mode = tcg_data_mode(c);
-	struct tcg_ctx *ctx = tcg_ctx_at(c, c->ctx);
 	bool write = desc & 0x80;
-	const struct tcg_tlb *table = mode == TCG_USER	      ? (write ? ctx->user_w : ctx->user_r)
-				      : mode == TCG_KERNEL_AC ? (write ? ctx->ac_w : ctx->ac_r)
-							      : (write ? c->k_w : c->k_r);
-	u64 va = sum - table[desc & 0x100 ? index / 2 : index / 16].neg, span = desc >> 48;
+	u64 span = desc >> 48;
 
 	c->scratch[5] = LEAVE_INTERP;
 	if (span && (va & (MEM_PAGE_SIZE - 1)) + span > MEM_PAGE_SIZE) {
@@ -126,8 +121,8 @@ static bool slow_fill(struct tcg_cpu *c, u64 sum, u64 index, u64 desc)
 }
 
 /*
- * call slow: fills the TLB entry and returns, flags as they were if live; or leaves for the interpreter at the instruction's start.
- * rsp = struct tcg_cpu - 8 on entry, - 16 at the C call, which is as aligned as the struct.
+ * call slow: T0 = address, rcx = description. Fills the TLB entry and returns, flags as they were if live; or leaves for the interpreter at
+ * the instruction's start. rsp = struct tcg_cpu - 8 on entry, - 16 at the C call, which is as aligned as the struct.
  */
 static void slow(struct emit *e, bool live, const u8 *leave_popped)
 {
@@ -142,7 +137,7 @@ static void slow(struct emit *e, bool live, const u8 *leave_popped)
 	e_op_mem(e, 0, 0x89, H_RCX, EENV(16 + offsetof(struct tcg_cpu, scratch) + 8 * 6)); /* desc, for the punt */
 	e_lea(e, H_RDI, EMEM(H_RSP, 16));
 	e_mov(e, H_RSI, T0);
-	e_mov(e, H_RDX, T1);
+	e_mov(e, H_RDX, H_RCX);
 	e_mov_imm(e, H_RAX, (u64)&slow_fill);
 	e8(e, 0xff), e8(e, 0xd0); /* call rax */
 	e8(e, 0x84), e8(e, 0xc0); /* test al, al */

@@ -1,12 +1,12 @@
 /*
  * verify.c: see verify.h. Abstract interpretation over the unit's bytes. Values matter in rcx, r10 and r11 only (T2, T0, T1): how an
- *address becomes one that may be used:
+ * address B, in any register, becomes one that may be used:
  *
- *	T0 = va (ANY)			T1 = its index in a table (INDEX)	neg + T0 (SUM)
- *	SUM compared with the page's end (OFFSET: `size` bytes of room)		host + OFFSET = CHECKED
+ *	T1 = B's index in a table (INDEX)	T2 = neg + B (SUM)	SUM compared with the page's end: `proof` that size bytes are in it
+ *	T1 = addend (HOST): [B + T1] may be used, and T0 = B + T1 is CHECKED
  *
- * `tag` names the index that neg and host were loaded with: the offset of the instruction that made it. Jumps back, as from the slow path,
- * bring nothing along: where they lead, nothing is known, and one pass is enough.
+ * `tag` names the index that neg and addend were loaded with: the offset of the instruction that made it; src is B. Jumps back, as from the
+ * slow path, bring nothing along: where they lead, nothing is known, and one pass is enough.
  */
 #include "tcg/x86_64/verify.h"
 
@@ -25,25 +25,33 @@
 enum kind {
 	ANY,
 	CONST,	 /* n */
-	ROT8,	 /* T0 rotated by 8 bits */
+	ROT8,	 /* src rotated by 8 bits */
 	INDEX,	 /* no bits but those of n */
 	NEG,	 /* of a table, at index tag */
-	HOST,	 /* of a table, at index tag */
-	SUM,	 /* T0 + NEG */
-	ADDEND,	 /* SUM + size - 1 */
-	PAGE,	 /* the bits of ADDEND above a page: zero = `size` bytes are in it */
-	OFFSET,	 /* SUM, in the page with the bytes behind it: size in all */
+	HOST,	 /* of a table, at index tag: the addend, or where code is */
+	SUM,	 /* src + NEG */
+	LAST,	 /* SUM + size - 1 */
+	PAGE,	 /* the bits of LAST above a page: zero = `size` bytes are in it */
 	CHECKED, /* host address of size bytes */
-	MATCH,	 /* T0 + NEG of a jump cache: zero = the slot is T0's */
+	MATCH,	 /* src + NEG of a jump cache: zero = the slot is src's */
 	HIT,	 /* MATCH that is zero */
 };
 
+#define NO_SRC 0xff
+
 struct val {
 	u8 kind, table;
-	bool of_va; /* INDEX, ROT8, NEG...: computed from what T0 holds now */
+	u8 src; /* the host register that it was computed from, which still holds the same; or NO_SRC */
 	u16 size;
 	u32 tag;
 	u64 n;
+};
+
+/* size bytes at the address in src are in the page of entry tag of the table. size 0: no proof. */
+struct proof {
+	u8 src, table;
+	u16 size;
+	u32 tag;
 };
 
 enum { T0, T1, T2, NR_T };
@@ -51,7 +59,8 @@ static const u8 host_reg[NR_T] = {H_R10, H_R11, H_RCX};
 
 struct state {
 	bool reached;
-	u32 cmp; /* the flags compare T0 with cmp - 1; 0: they do not */
+	u32 cmp; /* the flags compare T2 with cmp - 1; 0: they do not */
+	struct proof proof;
 	struct val t[NR_T];
 };
 
@@ -114,22 +123,44 @@ static u32 t_of(u32 reg)
 	return NR_T;
 }
 
-/* T0 holds something else now: what was computed from the old one says nothing about the new. */
-static void set(struct verify *v, u32 t, struct val val)
+/* The register holds something else now: what was computed from the old value says nothing about the new. */
+static void forget(struct verify *v, u32 reg)
 {
-	for (u32 i = 0; t == T0 && i < NR_T; i++) {
+	for (u32 i = 0; i < NR_T; i++) {
 		struct val *o = &v->s.t[i];
 
-		o->of_va = false;
-		if (o->kind == ADDEND || o->kind == PAGE || o->kind == MATCH || o->kind == HIT || o->kind == ROT8)
+		if (o->kind && o->src == reg && o->kind != INDEX)
 			*o = (struct val){0};
+		else if (o->src == reg)
+			o->src = NO_SRC;
 	}
+	if (v->s.proof.src == reg)
+		v->s.proof.size = 0;
+}
+
+static void set(struct verify *v, u32 t, struct val val)
+{
+	forget(v, host_reg[t]);
 	v->s.t[t] = val;
 }
 
 static bool same(const struct val *a, const struct val *b)
 {
-	return a->kind == b->kind && a->table == b->table && a->of_va == b->of_va && a->size == b->size && a->tag == b->tag && a->n == b->n;
+	return a->kind == b->kind && a->table == b->table && a->src == b->src && a->size == b->size && a->tag == b->tag && a->n == b->n;
+}
+
+static bool same_proof(const struct proof *a, const struct proof *b)
+{
+	return a->src == b->src && a->table == b->table && a->size == b->size && a->tag == b->tag;
+}
+
+/* How many bytes may be used at src + the addend; 0: none. */
+static u32 room_at(const struct verify *v, const struct val *addend, u32 src)
+{
+	const struct proof *p = &v->s.proof;
+
+	return addend->kind == HOST && addend->src == src && p->src == src && p->table == addend->table && p->tag == addend->tag ? p->size
+																 : 0;
 }
 
 static void join(struct verify *v, u32 at, const struct state *s)
@@ -143,6 +174,8 @@ static void join(struct verify *v, u32 at, const struct state *s)
 	}
 	if (in->cmp != s->cmp)
 		in->cmp = 0;
+	if (!same_proof(&in->proof, &s->proof))
+		in->proof.size = 0;
 	for (u32 i = 0; i < NR_T; i++) {
 		if (!same(&in->t[i], &s->t[i]))
 			in->t[i] = (struct val){0};
@@ -171,7 +204,7 @@ static struct val table_entry(struct verify *v, const struct x86_insn *in)
 			continue;
 		if (!table_fits_mode(v, &tables[i]))
 			fail(v, "a table of another mode");
-		return (struct val){.kind = at ? HOST : NEG, .table = (u8)i, .of_va = index->of_va, .tag = index->tag};
+		return (struct val){.kind = at ? HOST : NEG, .table = (u8)i, .src = index->src, .tag = index->tag};
 	}
 	fail(v, "an index that is not known to be inside a table");
 	return (struct val){0};
@@ -190,17 +223,20 @@ static void check_env(struct verify *v, const struct x86_insn *in, u32 size)
 		fail(v, "a store to state that is not the guest's");
 }
 
+/* [T0 + disp], or [B + T1] */
 static void check_guest(struct verify *v, const struct x86_insn *in, u32 size)
 {
-	const struct val *t0 = &v->s.t[T0];
+	bool indexed = in->mem.index == H_R11 && in->mem.scale == 1;
+	const struct val *t = &v->s.t[indexed ? T1 : T0];
+	u32 room = indexed ? room_at(v, t, in->mem.base) : t->kind == CHECKED ? t->size : 0;
 
-	if (in->mem.index != X86_NO_REG || in->mem.disp < 0)
-		fail(v, "more than r10 in the address of guest memory");
-	else if (t0->kind != CHECKED)
+	if ((in->mem.index != X86_NO_REG && !indexed) || (indexed && in->mem.disp) || in->mem.disp < 0)
+		fail(v, "more than the checked address in that of guest memory");
+	else if (!room)
 		fail(v, "an address that no check has allowed");
-	else if ((u32)in->mem.disp + size > t0->size)
+	else if ((u32)in->mem.disp + size > room)
 		fail(v, "more bytes than were checked");
-	else if (in->mem.access & OPND_W && !tables[t0->table].write)
+	else if (in->mem.access & OPND_W && !tables[t->table].write)
 		fail(v, "a store to what was checked for reading");
 }
 
@@ -233,7 +269,7 @@ static void check_memory(struct verify *v, const struct x86_insn *in)
 		return;
 	if (in->seg_prefix || in->adsize != 8 || in->mem.moffs)
 		fail(v, "a prefix that changes the address");
-	else if (in->mem.base == H_R10)
+	else if (in->mem.base == H_R10 || (in->mem.index == H_R11 && in->mem.base < 16 && in->mem.base != H_RSP))
 		check_guest(v, in, size);
 	else if (in->mem.base == H_RSP && in->mem.index == X86_NO_REG)
 		check_env(v, in, size);
@@ -268,24 +304,44 @@ static u64 pext_bits(const struct x86_insn *in)
 
 static struct val pext(struct verify *v, const struct x86_insn *in)
 {
-	const struct val *src = &v->s.t[T2];
+	struct val val = v->s.t[T2];
 	u64 bits = pext_bits(in);
 
 	if (bits)
-		return (struct val){.kind = INDEX, .n = bits, .tag = v->at, .of_va = in->opnd[1].reg == H_R10};
-	if (reads_env(in, offsetof(struct tcg_cpu, page_mask)) && in->opnd[1].reg == H_RCX && src->kind == ADDEND)
-		return (struct val){.kind = PAGE, .size = src->size};
-	return (struct val){0};
+		return (struct val){.kind = INDEX, .n = bits, .tag = v->at, .src = in->opnd[1].reg};
+	if (!reads_env(in, offsetof(struct tcg_cpu, page_mask)) || in->opnd[1].reg != H_RCX || val.kind != LAST)
+		return (struct val){0};
+	val.kind = PAGE;
+	return val;
 }
 
-/* T0 + T2, T0 + T1: neg or host on top. */
-static struct val plus(const struct val *t0, const struct val *b)
+/* T0 = src + addend */
+static struct val host_address(const struct verify *v, const struct val *addend, u32 src)
 {
-	if (b->kind == NEG && b->of_va && !tables[b->table].jump)
-		return (struct val){.kind = SUM, .table = b->table, .tag = b->tag};
-	if (b->kind == HOST && t0->kind == OFFSET && t0->table == b->table && t0->tag == b->tag)
-		return (struct val){.kind = CHECKED, .table = t0->table, .size = t0->size};
-	return (struct val){0};
+	u32 room = room_at(v, addend, src);
+
+	return room ? (struct val){.kind = CHECKED, .table = addend->table, .size = (u16)room, .src = NO_SRC} : (struct val){0};
+}
+
+/* T2 = NEG + src */
+static struct val neg_plus(const struct val *neg, u32 src)
+{
+	struct val val = *neg;
+
+	val.kind = SUM;
+	return neg->src == src ? val : (struct val){0};
+}
+
+/* T2 = NEG + src + more */
+static struct val sum(const struct val *neg, u32 src, s32 more)
+{
+	struct val val = *neg;
+
+	if (neg->kind != NEG || neg->src != src || more < 0 || more >= 4096 || (tables[neg->table].jump && more))
+		return (struct val){0};
+	val.kind = tables[neg->table].jump ? MATCH : LAST;
+	val.size = (u16)(more + 1);
+	return val;
 }
 
 /* rsp as base register is the vCPU: its address must not get out. */
@@ -299,13 +355,11 @@ static struct val lea(struct verify *v, const struct x86_insn *in)
 	if (in->opsize != 8 || in->adsize != 8 || in->mem.scale != 1)
 		return (struct val){0};
 	if (base == T1 && index == T1 && !in->mem.disp && t[T1].kind == INDEX)
-		return (struct val){.kind = INDEX, .n = t[T1].n * 2, .tag = v->at, .of_va = t[T1].of_va};
-	if (to == T0 && base == T0 && index < NR_T && !in->mem.disp)
-		return plus(&t[T0], &t[index]);
-	if (to == T2 && base == T2 && index == T0 && !in->mem.disp && t[T2].kind == NEG && tables[t[T2].table].jump && t[T2].of_va)
-		return (struct val){.kind = MATCH, .table = t[T2].table, .tag = t[T2].tag};
-	if (to == T2 && base == T0 && index == NR_T && in->mem.disp >= 0 && in->mem.disp < 4096 && t[T0].kind == SUM)
-		return (struct val){.kind = ADDEND, .size = (u16)(in->mem.disp + 1)};
+		return (struct val){.kind = INDEX, .n = t[T1].n * 2, .tag = v->at, .src = t[T1].src};
+	if (to == T0 && index == T1 && !in->mem.disp)
+		return host_address(v, &t[T1], in->mem.base);
+	if (to == T2 && base == T2)
+		return sum(&t[T2], in->mem.index, in->mem.disp);
 	return (struct val){0};
 }
 
@@ -326,26 +380,28 @@ static struct val result(struct verify *v, const struct x86_insn *in, u32 to)
 	case OP_PEXT:
 		return pext(v, in);
 	case OP_RORX:
-		if (to == T1 && in->opnd[1].kind == OPND_GPR && in->opnd[1].reg == H_R10 && in->opsize == 8 && in->imm == 8)
-			return (struct val){.kind = ROT8};
+		if (to == T1 && in->opnd[1].kind == OPND_GPR && in->opsize == 8 && in->imm == 8)
+			return (struct val){.kind = ROT8, .src = in->opnd[1].reg};
 		break;
 	case OP_AND:
 		if (to == T1 && in->mod == 3 && in->imm_size && in->imm >= 0 && in->opsize >= 4)
-			return (struct val){.kind = INDEX, .n = (u64)in->imm, .tag = v->at, .of_va = t[T1].kind == ROT8};
+			return (struct val){.kind = INDEX, .n = (u64)in->imm, .tag = v->at, .src = t[T1].kind == ROT8 ? t[T1].src : NO_SRC};
 		break;
 	case OP_MOV:
 		if (from_table(in) && in->opsize == 8)
 			return entry;
 		if (in->opnd[1].kind == OPND_IMM && in->opsize >= 4)
-			return (struct val){.kind = CONST, .n = in->opsize == 4 ? (u32)in->imm : (u64)in->imm};
+			return (struct val){.kind = CONST, .n = in->opsize == 4 ? (u32)in->imm : (u64)in->imm, .src = NO_SRC};
 		break;
 	case OP_MOVZX:
 		if (to < NR_T && in->opnd[1].size == 1)
-			return (struct val){.kind = INDEX, .n = 0xff, .tag = v->at};
+			return (struct val){.kind = INDEX, .n = 0xff, .tag = v->at, .src = NO_SRC};
 		break;
 	case OP_ADD:
 		if (to == T0 && from_table(in) && in->opsize == 8)
-			return plus(&t[T0], &entry);
+			return host_address(v, &entry, H_R10);
+		if (to == T2 && in->opsize == 8 && in->opnd[1].kind == OPND_GPR && t[T2].kind == NEG && !tables[t[T2].table].jump)
+			return neg_plus(&t[T2], in->opnd[1].reg);
 		break;
 	default:
 		break;
@@ -403,13 +459,17 @@ static void plain(struct verify *v, const struct x86_insn *in)
 	check_memory(v, in);
 	val = result(v, in, to);
 	v->s.cmp = 0;
-	if (in->op == OP_CMP && in->opsize == 8 && in->mod == 3 && dst->kind == OPND_GPR && dst->reg == H_R10 && in->imm_size &&
+	if (in->op == OP_CMP && in->opsize == 8 && in->mod == 3 && dst->kind == OPND_GPR && dst->reg == H_RCX && in->imm_size &&
 	    in->imm >= 0 && in->imm < 4096)
 		v->s.cmp = (u32)in->imm + 1;
-	for (u32 i = NR_T; i-- > 0;) {
-		if (in->gpr_write & BIT(host_reg[i]))
-			set(v, i, i == to ? val : (struct val){0});
+	for (u32 i = 0; i < 16; i++) {
+		if (in->gpr_write & BIT(i))
+			forget(v, i);
+		if (in->gpr_write & BIT(i) && t_of(i) < NR_T)
+			v->s.t[t_of(i)] = t_of(i) == to ? val : (struct val){0};
 	}
+	if (to < NR_T && v->s.t[to].src == host_reg[to])
+		v->s.t[to] = (struct val){0};
 }
 
 /* ---- control flow ---- */
@@ -446,10 +506,8 @@ static void jump_zero(struct verify *v, const struct x86_insn *in)
 {
 	struct state s = v->s;
 
-	if (s.t[T2].kind == PAGE && s.t[T0].kind == SUM) {
-		s.t[T0].kind = OFFSET;
-		s.t[T0].size = s.t[T2].size;
-	}
+	if (s.t[T2].kind == PAGE)
+		s.proof = (struct proof){s.t[T2].src, s.t[T2].table, s.t[T2].size, s.t[T2].tag};
 	if (s.t[T2].kind == MATCH)
 		s.t[T2].kind = HIT;
 	jump_to(v, in, &s);
@@ -457,13 +515,11 @@ static void jump_zero(struct verify *v, const struct x86_insn *in)
 
 static void jump_if(struct verify *v, const struct x86_insn *in)
 {
-	struct val *t0 = &v->s.t[T0];
+	const struct val *t2 = &v->s.t[T2];
 
 	jump_to(v, in, &v->s);
-	if (in->cc == CC_A && v->s.cmp && t0->kind == SUM) {
-		t0->kind = OFFSET;
-		t0->size = (u16)(4096 - (v->s.cmp - 1));
-	}
+	if (in->cc == CC_A && v->s.cmp && t2->kind == SUM)
+		v->s.proof = (struct proof){t2->src, t2->table, (u16)(4096 - (v->s.cmp - 1)), t2->tag};
 }
 
 static void jump_through_cache(struct verify *v, const struct x86_insn *in)
@@ -480,16 +536,15 @@ static void jump_through_cache(struct verify *v, const struct x86_insn *in)
 		fail(v, "a jump through a slot that is not known to match");
 }
 
-/* The thunk reads the table at the index that the check left in T1. desc: slow_fill in thunks.c. */
+/* desc: slow_fill in thunks.c. T0 may be any address. */
 static void check_slow(struct verify *v, bool live)
 {
 	const struct val *t = v->s.t;
-	u64 scale = live ? 8 : 1, desc = t[T2].n, size = desc & 0x7f, span = desc >> 48;
+	u64 desc = t[T2].n, size = desc & 0x7f, span = desc >> 48;
 
-	if (t[T2].kind != CONST || t[T0].kind != SUM || t[T1].kind != INDEX || t[T1].tag != t[T0].tag || (t[T1].n * scale & 15) ||
-	    t[T1].n * scale > (tables[t[T0].table].count - 1) * 16)
-		fail(v, "the slow path without a failed check");
-	else if (!size || size > 64 || (bool)(desc & 0x100) != live || desc & 0xfe00 || (bool)(desc & 0x80) != tables[t[T0].table].write ||
+	if (t[T2].kind != CONST)
+		fail(v, "the slow path without a description");
+	else if (!size || size > 64 || (bool)(desc & 0x100) != live || desc & 0xfe00 ||
 		 (span ? (desc >> 32 & 0xffff) + size > span : desc >> 32))
 		fail(v, "the slow path for another kind of access");
 }

@@ -445,6 +445,8 @@ static void emit_tail(struct xlate *x, u32 i, struct unit *u)
 	}
 	switch (t->kind) {
 	case TAIL_SLOW:
+		if (t->reg != T0)
+			e_mov(&x->e, T0, t->reg);
 		e_mov_imm(&x->e, H_RCX, t->arg | (u64)t->group << 32);
 		xlate_call_thunk(x, t->live ? x->k->slow_live : x->k->slow_dead);
 		e_jmp(&x->e, t->retry);

@@ -152,10 +152,10 @@ static bool push(struct xlate *x, const struct x86_insn *in)
 		e_op_mem(&x->e, 1, 0xc7, 0, slot);
 		e32(&x->e, (u32)in->imm);
 	} else if (o->kind == OPND_MEM) {
-		e_load(&x->e, T1, scratch(0));
-		e_store(&x->e, T1, slot);
+		e_load(&x->e, T2, scratch(0));
+		e_store(&x->e, T2, slot);
 	} else {
-		e_store(&x->e, xlate_get(x, o->reg, T1), slot);
+		e_store(&x->e, xlate_get(x, o->reg, T2), slot);
 	}
 	adjust_rsp(x, -8);
 	return true;
@@ -196,8 +196,8 @@ static void push_return(struct xlate *x, const struct x86_insn *in)
 {
 	struct emem slot = xlate_push_slot(x);
 
-	xlate_mov_va(x, T1, x->insn_va[x->cur] + in->len);
-	e_store(&x->e, T1, slot);
+	xlate_mov_va(x, T2, x->insn_va[x->cur] + in->len);
+	e_store(&x->e, T2, slot);
 	adjust_rsp(x, -8);
 }
 

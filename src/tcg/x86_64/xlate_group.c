@@ -19,8 +19,7 @@ struct access {
 	bool write;
 };
 
-/* Scratch registers that the instruction needs beside T0. */
-static u32 temps_needed(const struct x86_insn *in)
+u32 xlate_temps_needed(const struct x86_insn *in)
 {
 	u32 homed = 0, n = 0;
 
@@ -78,8 +77,8 @@ static bool keeps(const struct x86_insn *in)
 			return false;
 		break;
 	}
-	return in->generic && temps_needed(in) <= 2 && !in->mem.moffs && (!has_operand(in) || is_simple(in)) && in->op != OP_CMPXCHG8B &&
-	       in->op != OP_CMPXCHG16B;
+	return in->generic && xlate_temps_needed(in) <= 2 && !in->mem.moffs && (!has_operand(in) || is_simple(in)) &&
+	       in->op != OP_CMPXCHG8B && in->op != OP_CMPXCHG16B;
 }
 
 static struct access access_of(const struct x86_insn *in)
@@ -153,20 +152,25 @@ static void plan(const struct xlate *x, const struct access *first, s32 *lo, s32
 	}
 }
 
-/* The check of a new group, or of a single access: T0 = host address of base + lo. */
-static void begin(struct xlate *x, const struct access *a)
+/* The check of a new group, then T0 is the host address of base + lo; or of a single access. */
+static struct emem begin(struct xlate *x, const struct access *a)
 {
 	s32 lo = a->disp, hi = lo + (s32)a->size;
 	u8 *retry = x->e.p;
+	struct emem m;
 	u32 base;
 
 	if (!x->single && keeps(&x->insns[x->cur]) && !x->cross)
 		plan(x, a, &lo, &hi);
-	base = xlate_get(x, a->base, T0);
-	if (lo || base != T0)
-		e_lea(&x->e, T0, EMEM(base, lo));
 	x->group = (struct group){.on = hi - lo > (s32)a->size, .base = a->base, .lo = lo, .hi = hi, .write = a->write};
-	xlate_check_group(x, (u32)(hi - lo), (u32)(a->disp - lo), a->size, a->write, retry);
+	base = xlate_get(x, a->base, T0);
+	if (lo || (x->group.on && base != T0)) {
+		e_lea(&x->e, T0, EMEM(base, lo));
+		base = T0;
+	}
+	m = xlate_check(x, &(struct check){base, (u32)(hi - lo), (u32)(a->disp - lo), a->size, a->write, x->group.on, retry});
+	m.disp += a->disp - lo;
+	return m;
 }
 
 struct emem xlate_access(struct xlate *x, u32 base, s32 disp, u32 size, bool write)
@@ -177,8 +181,7 @@ struct emem xlate_access(struct xlate *x, u32 base, s32 disp, u32 size, bool wri
 
 	if (g->on && g->base == base && at >= g->lo && at + (s32)size <= g->hi && (!write || g->write))
 		return EMEM(T0, at - g->lo);
-	begin(x, &a);
-	return EMEM(T0, disp - x->group.lo);
+	return begin(x, &a);
 }
 
 struct emem xlate_operand(struct xlate *x, const struct x86_insn *in)
@@ -190,8 +193,7 @@ struct emem xlate_operand(struct xlate *x, const struct x86_insn *in)
 	x->group.on = false;
 	retry = x->e.p;
 	xlate_ea(x, in);
-	xlate_check(x, in->mem.size, in->mem.access & OPND_W, retry);
-	return EMEM(T0, 0);
+	return xlate_check(x, &(struct check){T0, in->mem.size, 0, in->mem.size, in->mem.access & OPND_W, false, retry});
 }
 
 void xlate_group_before(struct xlate *x, const struct x86_insn *in)

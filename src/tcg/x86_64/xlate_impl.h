@@ -34,6 +34,7 @@ struct tail {
 	bool live;  /* flags must survive */
 	u8 *fix[2]; /* rel32s that lead here, or NULL */
 	u8 *retry;  /* SLOW: where to go on */
+	u8 reg;	    /* SLOW: holds the address */
 	u32 group;  /* SLOW: offset of the first access in its group, length of the group << 16; 0: no group */
 	u32 arg;    /* SLOW: descriptor for the thunk; EXIT, GUARD: exit; LEAVE: reason and argument */
 	u64 target; /* GUARD */
@@ -102,17 +103,25 @@ struct tail *xlate_tail(struct xlate *x, enum tail_kind kind, bool live, u8 *fix
 /* xlate_mem.c */
 /* Linear address of the current instruction's memory operand -> T0. Uses T1. */
 void xlate_ea(struct xlate *x, const struct x86_insn *in);
-/* Checks T0 for an access of size bytes; T0 becomes the host address. Clobbers T1 and, with live flags, T2. retry: where the computation of
- * T0 began. */
-void xlate_check(struct xlate *x, u32 size, bool write, u8 *retry);
-/* The same for a group of span bytes, in which the first access is at `first`, of size bytes. */
-void xlate_check_group(struct xlate *x, u32 span, u32 first, u32 size, bool write, u8 *retry);
+/* What is checked: span bytes at the address in reg, for an access of size bytes at `first` of them that faults as it would alone. */
+struct check {
+	u32 reg, span, first, size;
+	bool write;
+	bool fold; /* reg is T0, and becomes the host address */
+	u8 *retry; /* where the computation of the address began */
+};
+/* Returns what stands for the operand: [T0], or [reg + T1], which ends with a change of T1 or reg. Clobbers T1 and T2. */
+struct emem xlate_check(struct xlate *x, const struct check *c);
+/* The same operand as [T0], to have T1 free. */
+struct emem xlate_fold(struct xlate *x, struct emem m);
 
 /* xlate_group.c */
-/* The checked memory operand of the current instruction, or size bytes at [guest register base + disp]: what the code uses in its place.
- * Clobbers T1, and with live flags T2. */
+/* The checked memory operand of the current instruction, or size bytes at [guest register base + disp]: what the code uses in its place:
+ * [T0 + disp], or [register + T1]. Clobbers T1 and T2. */
 struct emem xlate_operand(struct xlate *x, const struct x86_insn *in);
 struct emem xlate_access(struct xlate *x, u32 base, s32 disp, u32 size, bool write);
+/* Scratch registers that the instruction needs beside its operand. */
+u32 xlate_temps_needed(const struct x86_insn *in);
 /* Around the emission of each instruction. */
 void xlate_group_before(struct xlate *x, const struct x86_insn *in);
 void xlate_group_after(struct xlate *x, const struct x86_insn *in);

@@ -3,7 +3,7 @@
 
 /* The encoding that is being built: the guest's, with fields replaced. */
 struct enc {
-	u32 reg, rm, vvvv, opreg; /* rm: register, or base of [rm] when mem */
+	u32 reg, rm, vvvv, opreg; /* rm: register, or base of the memory operand */
 	bool mem, has_opreg, need_rex;
 	struct emem at; /* the memory operand, when mem */
 	u32 temps;	/* scratch registers that are free, a bit each */
@@ -222,9 +222,15 @@ static void emit_prefixes(struct xlate *x, const struct x86_insn *in)
 	}
 }
 
+/* REX.X of the memory operand. */
+static u32 index_bit(const struct enc *n)
+{
+	return n->mem && n->at.index != H_RSP ? n->at.index >> 3 & 1u : 0;
+}
+
 static void emit_legacy(struct xlate *x, const struct x86_insn *in, const struct enc *n)
 {
-	u32 rex = 0x40 | (in->rex & 8) | (n->reg >> 3 & 1) << 2 | ((n->has_opreg ? n->opreg : n->rm) >> 3 & 1);
+	u32 rex = 0x40 | (in->rex & 8) | (n->reg >> 3 & 1) << 2 | index_bit(n) << 1 | ((n->has_opreg ? n->opreg : n->rm) >> 3 & 1);
 
 	emit_prefixes(x, in);
 	if (rex != 0x40 || n->need_rex)
@@ -241,7 +247,7 @@ static void emit_legacy(struct xlate *x, const struct x86_insn *in, const struct
 static void emit_vex(struct xlate *x, const struct x86_insn *in, const struct enc *n)
 {
 	e8(&x->e, 0xc4);
-	e8(&x->e, (n->reg >> 3 & 1 ? 0 : 0x80) | 0x40 | (n->rm >> 3 & 1 ? 0 : 0x20) | in->map);
+	e8(&x->e, (n->reg >> 3 & 1 ? 0 : 0x80) | (index_bit(n) ? 0 : 0x40) | (n->rm >> 3 & 1 ? 0 : 0x20) | in->map);
 	e8(&x->e, (u32)in->vex_w << 7 | (~n->vvvv & 15) << 3 | (u32)in->vex_l << 2 | in->vex_pp);
 	e8(&x->e, in->opcode);
 }
@@ -252,7 +258,7 @@ static void emit_evex(struct xlate *x, const struct x86_insn *in, const struct e
 	u32 p0 = p[1] & 0x0f;
 
 	p0 |= (n->reg >> 3 & 1 ? 0 : 0x80) | (n->reg >> 4 & 1 ? 0 : 0x10) | (n->rm >> 3 & 1 ? 0 : 0x20);
-	p0 |= n->mem || !(n->rm >> 4 & 1) ? 0x40 : 0;
+	p0 |= (n->mem ? index_bit(n) : n->rm >> 4 & 1) ? 0 : 0x40;
 	e8(&x->e, 0x62);
 	e8(&x->e, p0);
 	e8(&x->e, (p[2] & 0x87) | (~n->vvvv & 15) << 3);
@@ -299,6 +305,19 @@ static void write_back(struct xlate *x, const struct enc *n)
 		e_mov(&x->e, H_GUEST_RCX, T2);
 }
 
+/* The operand, which may take T0 and T1. */
+static void place_memory(struct xlate *x, const struct x86_insn *in, struct enc *n)
+{
+	u32 needed = xlate_temps_needed(in);
+
+	n->at = xlate_operand(x, in);
+	if (n->at.index == T1 && needed > (n->at.base != T0 ? 2u : 1u))
+		n->at = xlate_fold(x, n->at);
+	n->mem = true;
+	n->rm = n->at.base;
+	n->temps &= ~(u32)(BIT(n->at.base) | BIT(n->at.index));
+}
+
 bool xlate_generic(struct xlate *x, const struct x86_insn *in)
 {
 	struct enc n = {.reg = in->reg, .rm = in->rm, .vvvv = in->vvvv, .high_guest = HOME};
@@ -310,10 +329,7 @@ bool xlate_generic(struct xlate *x, const struct x86_insn *in)
 	if (in->has_modrm && in->mod != 3) {
 		if (!in->mem.access || in->mem.size == 0 || in->mem.size > 64)
 			return false;
-		n.at = xlate_operand(x, in);
-		n.mem = true;
-		n.rm = T0;
-		n.temps &= ~(u32)BIT(T0);
+		place_memory(x, in, &n);
 	}
 	ok = place_rcx(x, in, &n) && place_operands(x, in, &n);
 	if (!ok)

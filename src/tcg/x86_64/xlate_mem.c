@@ -59,65 +59,73 @@ void xlate_ea(struct xlate *x, const struct x86_insn *in)
 	add_segment(x, in);
 }
 
-/* Flags are free:
- *	rorx	T1, T0, 8
+/*
+ * Flags are free; B holds the address:
+ *	rorx	T1, B, 8
  *	and	T1d, index mask << 4
- *	add	T0, [rsp + T1 + neg]		offset in the page, if it is the page of this entry
- *	cmp	T0, 4096 - size
+ *	mov	T2, [rsp + T1 + neg]
+ *	add	T2, B				offset in the page, if it is the page of this entry
+ *	cmp	T2, 4096 - size
  *	ja	slow
- *	add	T0, [rsp + T1 + host]
+ *	mov	T1, [rsp + T1 + addend]		or, to make T0 the host address:	add	T0, [rsp + T1 + addend]
  */
-static void check_dead(struct xlate *x, u32 size, s32 table, struct tail *slow)
+static void check_dead(struct xlate *x, const struct check *c, s32 table, struct tail *slow)
 {
-	e_rorx(&x->e, T1, T0, 8);
+	e_rorx(&x->e, T1, c->reg, 8);
 	e_alu_imm(&x->e, 0, 4, T1, (s32)x->tlb_index_mask);
-	e_op_mem(&x->e, 1, 0x03, T0, EMEMX(H_RSP, T1, 1, table));
-	e_alu_imm(&x->e, 1, 7, T0, (s32)(4096 - size));
+	e_load(&x->e, T2, EMEMX(H_RSP, T1, 1, table));
+	e_op_rr(&x->e, 1, 0x01, c->reg, T2); /* add T2, B */
+	e_alu_imm(&x->e, 1, 7, T2, (s32)(4096 - c->span));
 	slow->fix[0] = e_jcc(&x->e, CC_A, NULL);
-	e_op_mem(&x->e, 1, 0x03, T0, EMEMX(H_RSP, T1, 1, table + 8));
+	e_op_mem(&x->e, 1, c->fold ? 0x03 : 0x8b, c->fold ? T0 : T1, EMEMX(H_RSP, T1, 1, table + 8));
 }
 
-/* Flags must survive:
- *	pext	T1, T0, [rsp + index mask]
+/*
+ * Flags must survive:
+ *	pext	T1, B, [rsp + index mask]
  *	lea	T1, [T1 + T1]			* 8 in the address: 16 bytes per entry
  *	mov	T2, [rsp + T1 * 8 + neg]
- *	lea	T0, [T0 + T2]
- *	lea	T2, [T0 + size - 1]
- *	pext	T2, T2, [rsp + page mask]	zero: the last byte is in the page, too
+ *	lea	T2, [T2 + B + size - 1]
+ *	pext	T2, T2, [rsp + page mask]	zero: the last byte is in the page, and with TCG_TLB_NEVER the first one, too
  *	jrcxz	1f
  *	jmp	slow
- * 1:	mov	T1, [rsp + T1 * 8 + host]
- *	lea	T0, [T0 + T1]
+ * 1:	mov	T1, [rsp + T1 * 8 + addend]
+ *	[lea	T0, [T0 + T1]]
  */
-static void check_live(struct xlate *x, u32 size, s32 table, struct tail *slow)
+static void check_live(struct xlate *x, const struct check *c, s32 table, struct tail *slow)
 {
-	e_pext(&x->e, T1, T0, EENV(x->pext_mask));
+	e_pext(&x->e, T1, c->reg, EENV(x->pext_mask));
 	e_lea(&x->e, T1, EMEMX(T1, T1, 1, 0));
 	e_load(&x->e, T2, EMEMX(H_RSP, T1, 8, table));
-	e_lea(&x->e, T0, EMEMX(T0, T2, 1, 0));
-	e_lea(&x->e, T2, EMEM(T0, size - 1));
+	e_lea(&x->e, T2, EMEMX(T2, c->reg, 1, c->span - 1));
 	e_pext(&x->e, T2, T2, EENV(offsetof(struct tcg_cpu, page_mask)));
 	e_jrcxz(&x->e, 5);
 	slow->fix[0] = e_jmp(&x->e, NULL);
 	e_load(&x->e, T1, EMEMX(H_RSP, T1, 8, table + 8));
-	e_lea(&x->e, T0, EMEMX(T0, T1, 1, 0));
+	if (c->fold)
+		e_lea(&x->e, T0, EMEMX(T0, T1, 1, 0));
 }
 
-void xlate_check_group(struct xlate *x, u32 span, u32 first, u32 size, bool write, u8 *retry)
+struct emem xlate_check(struct xlate *x, const struct check *c)
 {
 	u32 offset = (u32)(x->insn_va[x->cur] - x->va) & 0xffff, live = xlate_live(x);
-	struct tail *slow = xlate_tail(x, TAIL_SLOW, live, NULL, size | (u32)write << 7 | (live ? 0x100u : 0) | offset << 16);
-	s32 table = write ? x->tlb_w : x->tlb_r;
+	struct tail *slow = xlate_tail(x, TAIL_SLOW, live, NULL, c->size | (u32)c->write << 7 | (live ? 0x100u : 0) | offset << 16);
+	s32 table = c->write ? x->tlb_w : x->tlb_r;
 
-	slow->retry = retry;
-	slow->group = span == size ? 0 : first | span << 16;
-	if (slow->live)
-		check_live(x, span, table, slow);
+	slow->retry = c->retry;
+	slow->reg = (u8)c->reg;
+	slow->group = c->span == c->size ? 0 : c->first | c->span << 16;
+	if (live)
+		check_live(x, c, table, slow);
 	else
-		check_dead(x, span, table, slow);
+		check_dead(x, c, table, slow);
+	return c->fold ? EMEM(T0, 0) : EMEMX(c->reg, T1, 1, 0);
 }
 
-void xlate_check(struct xlate *x, u32 size, bool write, u8 *retry)
+struct emem xlate_fold(struct xlate *x, struct emem m)
 {
-	xlate_check_group(x, size, 0, size, write, retry);
+	if (m.index == H_RSP)
+		return m;
+	e_lea(&x->e, T0, m);
+	return EMEM(T0, 0);
 }

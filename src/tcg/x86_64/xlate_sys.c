@@ -115,7 +115,7 @@ static bool pushf(struct xlate *x, const struct x86_insn *in)
 
 	if (in->opsize != 8)
 		return xlate_callout(x, in);
-	slot = xlate_push_slot(x);
+	slot = xlate_fold(x, xlate_push_slot(x));
 	e8(e, 0x9c);		  /* pushf */
 	e8(e, 0x41), e8(e, 0x5b); /* pop r11 */
 	e_load(e, T2, EENV(offsetof(struct tcg_cpu, rflags)));
@@ -156,21 +156,21 @@ static bool read_selector(struct xlate *x, const struct x86_insn *in)
 	struct emem selector = seg_field(in->sreg, offsetof(struct x86_seg, selector));
 	struct emem at = {0};
 	bool memory = in->mod != 3;
-	u32 reg = memory ? HOME : xlate_host_reg(in->rm), to = reg == HOME ? T1 : reg;
+	u32 reg = memory ? HOME : xlate_host_reg(in->rm), to = reg == HOME ? T2 : reg;
 
 	if (memory)
 		at = xlate_operand(x, in);
 	else if (in->opsize == 2)
-		to = T1;
+		to = T2;
 	e_op_mem(&x->e, 0, 0x0fb7, to, selector); /* movzx r32, word */
 	if (memory || (in->opsize == 2 && reg == HOME)) {
 		e8(&x->e, 0x66);
-		e_op_mem(&x->e, 0, 0x89, T1, memory ? at : xlate_home(in->rm)); /* mov [...], T1w */
+		e_op_mem(&x->e, 0, 0x89, T2, memory ? at : xlate_home(in->rm)); /* mov [...], cx */
 	} else if (in->opsize == 2) {
 		e8(&x->e, 0x66);
-		e_op_rr(&x->e, 0, 0x89, T1, reg); /* mov r16, T1w */
+		e_op_rr(&x->e, 0, 0x89, T2, reg); /* mov r16, cx */
 	} else if (reg == HOME) {
-		e_store(&x->e, T1, xlate_home(in->rm));
+		e_store(&x->e, T2, xlate_home(in->rm));
 	}
 	return true;
 }
@@ -292,7 +292,7 @@ bool xlate_bit_string(struct xlate *x, const struct x86_insn *in)
 	e_mov_imm(e, H_RCX, wide ? 6 : 5);
 	e_shift_rcx(e, PP_SARX, T1, reg);
 	e_lea(e, T0, EMEMX(T0, T1, wide ? 8 : 4, 0));
-	xlate_check(x, in->opsize, in->op != OP_BT, retry);
+	xlate_check(x, &(struct check){T0, in->opsize, 0, in->opsize, in->op != OP_BT, true, retry});
 	reg = xlate_get(x, in->opnd[1].reg, T2);
 	if (in->lock) {
 		e_pext(e, T1, reg, EENV(wide ? offsetof(struct tcg_cpu, bits63) : offsetof(struct tcg_cpu, bits31)));
