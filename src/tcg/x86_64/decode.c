@@ -58,6 +58,33 @@ static void take_prefix(struct dec *d, u8 kind, u8 byte)
 	}
 }
 
+static inline bool is_rex(u8 byte)
+{
+	return (byte & 0xf0) == 0x40;
+}
+
+static inline void set_rex(struct dec *d, u8 rex)
+{
+	d->in->rex = rex;
+	d->w = rex & 8;
+	d->rex_r = rex << 1 & 8;
+	d->rex_x = rex << 2 & 8;
+	d->rex_b = rex << 3 & 8;
+}
+
+/* Nothing, or a REX alone: told apart without a jump, which nobody could foresee. False: something else. */
+static inline bool read_rex(struct dec *d)
+{
+	u8 first = d->p[0], has = is_rex(first) & (d->in->mode == 64), next = d->p[has];
+
+	if (unlikely(prefixes[first] | prefixes[next] | (has & is_rex(next))))
+		return false;
+	set_rex(d, (u8)(first & -has));
+	d->in->nr_prefixes = 0;
+	d->pos = has;
+	return true;
+}
+
 /* Legacy prefixes, then REX; a REX that is not the last prefix is ignored (SDM 2A §2.2.1). */
 static void read_prefixes(struct dec *d)
 {
@@ -71,7 +98,7 @@ static void read_prefixes(struct dec *d)
 		if (kind) {
 			take_prefix(d, kind, byte);
 			rex = 0;
-		} else if ((byte & 0xf0) == 0x40 && in->mode == 64) {
+		} else if (is_rex(byte) && in->mode == 64) {
 			rex = byte;
 		} else {
 			break;
@@ -79,12 +106,8 @@ static void read_prefixes(struct dec *d)
 	}
 	in->nr_prefixes = (u8)(rex ? pos - 1 : pos);
 	if (rex) {
-		in->rex = rex;
 		in->at_rex = (u8)(pos - 1);
-		d->w = rex & 8;
-		d->rex_r = rex << 1 & 8;
-		d->rex_x = rex << 2 & 8;
-		d->rex_b = rex << 3 & 8;
+		set_rex(d, rex);
 	}
 	d->pos = pos;
 }
@@ -257,6 +280,8 @@ static void read_mem32(struct dec *d)
 {
 	struct x86_insn *in = d->in;
 	u8 rm = in->modrm & 7;
+	u32 size;
+	s32 disp;
 
 	if (rm == 4) {
 		u8 sib = byte_at(d, d->pos++);
@@ -269,16 +294,21 @@ static void read_mem32(struct dec *d)
 			in->mem.index = X86_NO_REG;
 	}
 	in->mem.base = rm | d->rex_b;
-	if (in->mod == 1) {
-		read_disp(d, 1);
-	} else if (in->mod == 2) {
-		read_disp(d, 4);
-	} else if (rm == 5) {
-		bool rip = in->mode == 64 && (in->modrm & 7) == 5;
-
-		in->mem.base = rip ? X86_RIP : X86_NO_REG;
-		read_disp(d, 4);
+	if (in->mod == 0 && rm == 5)
+		in->mem.base = in->mode == 64 && (in->modrm & 7) == 5 ? X86_RIP : X86_NO_REG;
+	size = in->mod == 1 ? 1 : in->mod == 2 || rm == 5 ? 4 : 0;
+	if (unlikely(d->pos > X86_INSN_MAX - 4)) {
+		if (size)
+			read_disp(d, size);
+		return;
 	}
+	/* Without a jump by size. */
+	disp = (s32)ld_le32(d->p + d->pos);
+	disp = size == 1 ? (int8_t)disp : disp;
+	in->mem.disp = size ? disp : 0;
+	in->at_disp = size ? (u8)d->pos : 0;
+	in->disp_size = (u8)size;
+	d->pos += size;
 }
 
 static u8 segment_of(const struct x86_insn *in)
@@ -411,7 +441,8 @@ u32 x86_decode(struct x86_insn *insn, const u8 *bytes, u32 avail, u32 mode, bool
 		fetch_short(&d, bytes, avail);
 	insn->mode = (u8)mode;
 	insn->mem.base = insn->mem.index = X86_NO_REG;
-	read_prefixes(&d);
+	if (!read_rex(&d))
+		read_prefixes(&d);
 	set_adsize(insn);
 	find_row(&d, real);
 	decode_rest(&d);

@@ -122,11 +122,12 @@ static void set_registers_and_flags(struct dec *d)
 {
 	struct x86_insn *in = d->in;
 	u32 class = d->row->flags;
+	u32 reads = implicit[d->row->implicit].read, writes = implicit[d->row->implicit].write;
 
-	in->gpr_read |= implicit[d->row->implicit].read;
-	in->gpr_write |= implicit[d->row->implicit].write;
 	if (in->opsize < 4)
-		in->gpr_read |= implicit[d->row->implicit].write;
+		reads |= writes;
+	in->gpr_read = (u16)(d->gpr_read | reads);
+	in->gpr_write = (u16)(d->gpr_write | writes);
 	in->flags_read = flag_effects[class].read;
 	in->flags_write = flag_effects[class].write;
 	in->flags_kill = flag_effects[class].kill;

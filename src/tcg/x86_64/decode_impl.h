@@ -29,7 +29,8 @@ struct dec {
 	const struct decode_row *row;
 	const u16 *opnd;
 	u32 pos, attr;
-	u32 used; /* LF_* of all operands */
+	u32 used;		 /* LF_* of all operands */
+	u32 gpr_read, gpr_write; /* by the operands; insn's are stored once, for they are loaded as one */
 	u8 lock, rep, pp;
 	u8 rex_r, rex_x, rex_b; /* 0 or 8, from REX, VEX or EVEX */
 	u8 evex_r, evex_v;	/* 0 or 16 */
@@ -50,6 +51,12 @@ static inline s64 read_signed(struct dec *d, u32 size)
 {
 	const u8 *p = d->p + d->pos;
 
+	if (likely(d->pos <= X86_INSN_MAX - 8 && size)) { /* without a jump by size */
+		u32 shift = 64 - 8 * size;
+
+		d->pos += size;
+		return (s64)(ld_le64(p) << shift) >> shift;
+	}
 	d->pos += size;
 	if (unlikely(d->pos > X86_INSN_MAX))
 		return 0;
@@ -60,8 +67,10 @@ static inline s64 read_signed(struct dec *d, u32 size)
 		return (int16_t)ld_le16(p);
 	case 4:
 		return (s32)ld_le32(p);
-	default:
+	case 8:
 		return (s64)ld_le64(p);
+	default:
+		return 0;
 	}
 }
 

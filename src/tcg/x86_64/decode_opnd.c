@@ -237,6 +237,6 @@ void decode_set_operands(struct dec *d)
 		if (in->mem.index < 16 && in->op != OP_VEC_GATHER)
 			m.read |= 1u << in->mem.index;
 	}
-	in->gpr_read = (u16)m.read;
-	in->gpr_write = (u16)m.write;
+	d->gpr_read = m.read;
+	d->gpr_write = m.write;
 }

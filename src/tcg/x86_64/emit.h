@@ -1,5 +1,8 @@
 /*
- * emit.h: host instructions, byte by byte. Each emitter shows the instruction that it emits. Registers are hardware numbers.
+ * emit.h: host instructions. Each emitter shows the instruction that it emits. Registers are hardware numbers.
+ *
+ * An instruction is put together in a register and stored at once: byte by byte, each would wait for the pointer that the one before has
+ * stored. So up to 8 bytes behind the end are overwritten.
  */
 #ifndef HUSK_TCG_EMIT_H
 #define HUSK_TCG_EMIT_H
@@ -28,6 +31,26 @@ static inline void e64(struct emit *e, u64 v)
 	st_le64(e->p, v);
 	e->p += 8;
 }
+/* The first bytes of an instruction, at most 8. */
+struct ebytes {
+	u64 v;
+	u32 n;
+};
+static inline void b8(struct ebytes *b, u32 v)
+{
+	b->v |= (u64)(v & 0xff) << 8 * b->n++;
+}
+static inline void e_put(struct emit *e, const struct ebytes *b)
+{
+	st_le64(e->p, b->v);
+	e->p += b->n;
+}
+/* The low n bytes (1-8) of v */
+static inline void e_bytes(struct emit *e, u32 n, u64 v)
+{
+	st_le64(e->p, v);
+	e->p += n;
+}
 static inline u32 e_off(const struct emit *e)
 {
 	return (u32)(e->p - e->start);
@@ -42,20 +65,20 @@ struct emem {
 #define EMEMX(b, i, s, d)  ((struct emem){(u8)(b), (u8)(i), (s), (s32)(d)})
 #define EENV(field_offset) EMEM(H_RSP, field_offset) /* a field of struct tcg_cpu while translated code runs */
 
-/* ModRM, SIB and displacement for reg, memory. */
-static inline void e_modrm_mem(struct emit *e, u32 reg, struct emem m)
+/* The instruction that begins with b, then ModRM, SIB and displacement for reg, memory. */
+static inline void e_put_mem(struct emit *e, struct ebytes *b, u32 reg, struct emem m)
 {
 	bool sib = m.index != H_RSP || (m.base & 7) == 4;
 	u32 mod = m.disp == 0 && (m.base & 7) != 5 ? 0 : m.disp >= -128 && m.disp <= 127 ? 1 : 2;
 	u32 log = m.scale == 8 ? 3 : m.scale == 4 ? 2 : m.scale == 2 ? 1 : 0;
+	u8 *p = e->p;
 
-	e8(e, mod << 6 | (reg & 7) << 3 | (sib ? 4 : m.base & 7u));
+	b8(b, mod << 6 | (reg & 7) << 3 | (sib ? 4 : m.base & 7u));
 	if (sib)
-		e8(e, log << 6 | (m.index & 7u) << 3 | (m.base & 7u));
-	if (mod == 1)
-		e8(e, (u32)m.disp & 0xff);
-	else if (mod == 2)
-		e32(e, (u32)m.disp);
+		b8(b, log << 6 | (m.index & 7u) << 3 | (m.base & 7u));
+	st_le64(p, b->v);
+	st_le32(p + b->n, (u32)m.disp);
+	e->p = p + b->n + (mod == 2 ? 4 : mod);
 }
 static inline u32 e_rex_mem(u32 w, u32 reg, struct emem m)
 {
@@ -65,25 +88,28 @@ static inline u32 e_rex_mem(u32 w, u32 reg, struct emem m)
 static inline void e_op_mem(struct emit *e, u32 w, u32 opcode, u32 reg, struct emem m)
 {
 	u32 rex = e_rex_mem(w, reg, m);
+	struct ebytes b = {0};
 
 	if (rex != 0x40)
-		e8(e, rex);
+		b8(&b, rex);
 	if (opcode > 0xff)
-		e8(e, opcode >> 8);
-	e8(e, opcode);
-	e_modrm_mem(e, reg, m);
+		b8(&b, opcode >> 8);
+	b8(&b, opcode);
+	e_put_mem(e, &b, reg, m);
 }
 /* op rm, reg */
 static inline void e_op_rr(struct emit *e, u32 w, u32 opcode, u32 reg, u32 rm)
 {
 	u32 rex = 0x40 | w << 3 | (reg >> 3) << 2 | rm >> 3;
+	struct ebytes b = {0};
 
 	if (rex != 0x40)
-		e8(e, rex);
+		b8(&b, rex);
 	if (opcode > 0xff)
-		e8(e, opcode >> 8);
-	e8(e, opcode);
-	e8(e, 0xc0 | (reg & 7) << 3 | (rm & 7));
+		b8(&b, opcode >> 8);
+	b8(&b, opcode);
+	b8(&b, 0xc0 | (reg & 7) << 3 | (rm & 7));
+	e_put(e, &b);
 }
 /* mov reg64, [mem] */
 static inline void e_load(struct emit *e, u32 reg, struct emem m)
@@ -109,52 +135,50 @@ static inline void e_mov(struct emit *e, u32 dst, u32 src)
 static inline void e_mov_imm(struct emit *e, u32 reg, u64 value)
 {
 	if (value <= UINT32_MAX) { /* mov reg32, imm32 */
-		if (reg >= 8)
-			e8(e, 0x41);
-		e8(e, 0xb8 | (reg & 7));
-		e32(e, (u32)value);
+		u64 bytes = (0xb8u | (reg & 7)) | value << 8;
+
+		e_bytes(e, reg >= 8 ? 6 : 5, reg >= 8 ? 0x41 | bytes << 8 : bytes);
 	} else if ((s64)value == (s32)value) { /* mov reg64, simm32 */
-		e8(e, 0x48 | reg >> 3);
-		e8(e, 0xc7);
-		e8(e, 0xc0 | (reg & 7));
-		e32(e, (u32)value);
+		e_bytes(e, 7, (0x48u | reg >> 3) | 0xc700u | (0xc0u | (reg & 7)) << 16 | (value & 0xffffffff) << 24);
 	} else { /* movabs */
-		e8(e, 0x48 | reg >> 3);
-		e8(e, 0xb8 | (reg & 7));
+		e_bytes(e, 2, (0x48u | reg >> 3) | (0xb8u | (reg & 7)) << 8);
 		e64(e, value);
 	}
 }
 /* add or or adc sbb and sub xor cmp (n = 0..7) reg, imm32 */
 static inline void e_alu_imm(struct emit *e, u32 w, u32 n, u32 reg, s32 imm)
 {
-	e_op_rr(e, w, 0x81, n, reg);
-	e32(e, (u32)imm);
+	u32 rex = 0x40 | w << 3 | reg >> 3;
+	u64 bytes = 0x81 | (0xc0 | n << 3 | (reg & 7)) << 8 | (u64)(u32)imm << 16;
+
+	e_bytes(e, rex != 0x40 ? 7 : 6, rex != 0x40 ? rex | bytes << 8 : bytes);
 }
 /* jmp rel32 to a place in the same buffer (rw address); returns where the rel32 is. */
 static inline u8 *e_jmp(struct emit *e, const u8 *to)
 {
-	e8(e, 0xe9);
-	e32(e, to ? (u32)(to - (e->p + 4)) : 0);
-	return e->p - 4;
+	u8 *p = e->p + 5;
+
+	e_bytes(e, 5, 0xe9 | (u64)(to ? (u32)(to - p) : 0) << 8);
+	return p - 4;
 }
 static inline u8 *e_call(struct emit *e, const u8 *to)
 {
-	e8(e, 0xe8);
-	e32(e, (u32)(to - (e->p + 4)));
-	return e->p - 4;
+	u8 *p = e->p + 5;
+
+	e_bytes(e, 5, 0xe8 | (u64)(u32)(to - p) << 8);
+	return p - 4;
 }
 static inline u8 *e_jcc(struct emit *e, u32 cc, const u8 *to)
 {
-	e8(e, 0x0f);
-	e8(e, 0x80 | cc);
-	e32(e, to ? (u32)(to - (e->p + 4)) : 0);
-	return e->p - 4;
+	u8 *p = e->p + 6;
+
+	e_bytes(e, 6, 0x0f | (0x80u | cc) << 8 | (u64)(to ? (u32)(to - p) : 0) << 16);
+	return p - 4;
 }
 /* jrcxz over the next n bytes */
 static inline void e_jrcxz(struct emit *e, u32 n)
 {
-	e8(e, 0xe3);
-	e8(e, n);
+	e_bytes(e, 2, 0xe3 | n << 8);
 }
 static inline void e_patch(u8 *rel, const u8 *to)
 {
@@ -163,11 +187,10 @@ static inline void e_patch(u8 *rel, const u8 *to)
 /* Pads with a NOP so that the 4 bytes that begin `ahead` bytes from here lie in one aligned 8-byte word: they are patched by one store. */
 static inline void e_align_patch(struct emit *e, u32 ahead)
 {
-	static const u8 nops[4][4] = {{0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}};
+	static const u32 nops[4] = {0, 0x90, 0x9066, 0x1f0f};
 	u32 at = (u32)((uintptr_t)e->p + ahead) & 7, n = at > 4 ? 8 - at : 0;
 
-	for (u32 i = 0; i < n; i++)
-		e8(e, nops[n][i]);
+	e_bytes(e, n, nops[n]);
 }
 #define CC_B  2u
 #define CC_E  4u
@@ -177,11 +200,12 @@ static inline void e_align_patch(struct emit *e, u32 ahead)
 /* pp: 2 pext (F3), 3 pdep (F2) dst, src, [mem]: VEX.LZ.pp.0F38.W1 F5 */
 static inline void e_bits(struct emit *e, u32 pp, u32 dst, u32 src, struct emem m)
 {
-	e8(e, 0xc4);
-	e8(e, (dst >> 3 ? 0 : 0x80) | (m.index == H_RSP || !(m.index >> 3) ? 0x40 : 0) | (m.base >> 3 ? 0 : 0x20) | 2);
-	e8(e, 0x80 | (~src & 15) << 3 | pp);
-	e8(e, 0xf5);
-	e_modrm_mem(e, dst, m);
+	struct ebytes b = {0xc4, 1};
+
+	b8(&b, (dst >> 3 ? 0 : 0x80u) | (m.index == H_RSP || !(m.index >> 3) ? 0x40 : 0) | (m.base >> 3 ? 0 : 0x20) | 2);
+	b8(&b, 0x80 | (~src & 15) << 3 | pp);
+	b8(&b, 0xf5);
+	e_put_mem(e, &b, dst, m);
 }
 static inline void e_pext(struct emit *e, u32 dst, u32 src, struct emem m)
 {
@@ -194,12 +218,14 @@ static inline void e_pdep(struct emit *e, u32 dst, u32 src, struct emem m)
 /* rorx dst, src, imm: VEX.LZ.F2.0F3A.W1 F0 */
 static inline void e_rorx(struct emit *e, u32 dst, u32 src, u32 imm)
 {
-	e8(e, 0xc4);
-	e8(e, (dst >> 3 ? 0 : 0x80) | 0x40 | (src >> 3 ? 0 : 0x20) | 3);
-	e8(e, 0xfb);
-	e8(e, 0xf0);
-	e8(e, 0xc0 | (dst & 7) << 3 | (src & 7));
-	e8(e, imm);
+	struct ebytes b = {0xc4, 1};
+
+	b8(&b, (dst >> 3 ? 0 : 0x80u) | 0x40 | (src >> 3 ? 0 : 0x20) | 3);
+	b8(&b, 0xfb);
+	b8(&b, 0xf0);
+	b8(&b, 0xc0 | (dst & 7) << 3 | (src & 7));
+	b8(&b, imm);
+	e_put(e, &b);
 }
 
 #endif

@@ -274,6 +274,14 @@ static u16 flags_needed_by(struct xlate *x, u32 i, u64 target)
 	return flags_needed_at(x, target);
 }
 
+/* Whether the instruction that set the flags for the jump at i set them all: then it matters to nobody what the jump's target needs. */
+static bool set_by_one(const struct xlate *x, u32 i)
+{
+	while (i-- > 0 && !x->insns[i].flags_write)
+		;
+	return i != UINT32_MAX && x->insns[i].flags_kill == X86_FLAGS_ARITH;
+}
+
 static void find_needs(struct xlate *x, u64 next)
 {
 	x->need[x->nr] = need_after_last(x, next);
@@ -282,7 +290,7 @@ static void find_needs(struct xlate *x, u64 next)
 		u16 need = x->need[i + 1];
 
 		if (in->op == OP_JCC)
-			need |= flags_needed_by(x, i, branch_target(x, i));
+			need |= set_by_one(x, i) ? (u16)X86_FLAGS_ARITH : flags_needed_by(x, i, branch_target(x, i));
 		x->need[i] = (u16)((need & ~in->flags_kill) | in->flags_read) & (u16)X86_FLAGS_ARITH;
 	}
 }
@@ -394,6 +402,7 @@ static void emit_body(struct xlate *x, u64 next, const struct unit *u)
 {
 	bool open = true;
 
+	xlate_group_prepare(x);
 	for (x->cur = 0; x->cur < x->nr; x->cur++) {
 		const struct x86_insn *in = &x->insns[x->cur];
 		u32 tails = x->nr_tails, exits = x->nr_exits, relocs = x->nr_relocs;
@@ -402,7 +411,7 @@ static void emit_body(struct xlate *x, u64 next, const struct unit *u)
 		mark(x, x->insn_va[x->cur], u);
 		if (x->cross && x->cur == x->nr - 1)
 			emit_cross_guard(x);
-		xlate_group_before(x, in);
+		xlate_group_before(x);
 		if (!emit_insn(x, in)) {
 			x->e.p = begin;
 			x->nr_tails = tails;

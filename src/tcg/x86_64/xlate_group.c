@@ -23,6 +23,8 @@ u32 xlate_temps_needed(const struct x86_insn *in)
 {
 	u32 homed = 0, n = 0;
 
+	if (!((in->gpr_read | in->gpr_write) & (0xf00 | BIT(X86_RCX))) && (in->rex || in->enc)) /* r8-r11, rcx; no high bytes */
+		return 0;
 	for (u32 i = 0; i < in->nr_opnds; i++) {
 		const struct x86_opnd *o = &in->opnd[i];
 
@@ -52,7 +54,7 @@ static bool is_simple(const struct x86_insn *in)
 }
 
 /* Whether the instruction's code leaves T0 alone, or uses it as the group's. */
-static bool keeps(const struct x86_insn *in)
+static bool keeps_group(const struct x86_insn *in)
 {
 	switch (in->op) {
 	case OP_PUSH:
@@ -79,6 +81,13 @@ static bool keeps(const struct x86_insn *in)
 	}
 	return in->generic && xlate_temps_needed(in) <= 2 && !in->mem.moffs && (!has_operand(in) || is_simple(in)) &&
 	       in->op != OP_CMPXCHG8B && in->op != OP_CMPXCHG16B;
+}
+
+/* For all instructions of the unit, which are asked many times. */
+void xlate_group_prepare(struct xlate *x)
+{
+	for (u32 i = 0; i < x->nr; i++)
+		x->keeps[i] = keeps_group(&x->insns[i]);
 }
 
 static struct access access_of(const struct x86_insn *in)
@@ -133,7 +142,7 @@ static void plan(const struct xlate *x, const struct access *first, s32 *lo, s32
 			struct access a;
 			s32 from, to;
 
-			if (!keeps(in))
+			if (!x->keeps[i])
 				return;
 			a = access_of(in);
 			from = a.disp + delta;
@@ -160,7 +169,7 @@ static struct emem begin(struct xlate *x, const struct access *a)
 	struct emem m;
 	u32 base;
 
-	if (!x->single && keeps(&x->insns[x->cur]) && !x->cross)
+	if (!x->single && x->keeps[x->cur] && !x->cross)
 		plan(x, a, &lo, &hi);
 	x->group = (struct group){.on = hi - lo > (s32)a->size, .base = a->base, .lo = lo, .hi = hi, .write = a->write};
 	base = xlate_get(x, a->base, T0);
@@ -196,9 +205,9 @@ struct emem xlate_operand(struct xlate *x, const struct x86_insn *in)
 	return xlate_check(x, &(struct check){T0, in->mem.size, 0, in->mem.size, in->mem.access & OPND_W, false, retry});
 }
 
-void xlate_group_before(struct xlate *x, const struct x86_insn *in)
+void xlate_group_before(struct xlate *x)
 {
-	if (x->group.on && !keeps(in))
+	if (x->group.on && !x->keeps[x->cur])
 		x->group.on = false;
 }
 

@@ -62,6 +62,7 @@ struct xlate {
 	u32 nr;
 	struct x86_insn insns[UNIT_MAX_INSNS];
 	u64 insn_va[UNIT_MAX_INSNS];
+	bool keeps[UNIT_MAX_INSNS];   /* xlate_group.c: the code of the instruction keeps a group */
 	u16 need[UNIT_MAX_INSNS + 1]; /* flags that are needed before each instruction, and after the last */
 	u32 cur;		      /* instruction being emitted */
 	u32 nr_tails, nr_exits, nr_marks, nr_relocs;
@@ -122,8 +123,9 @@ struct emem xlate_operand(struct xlate *x, const struct x86_insn *in);
 struct emem xlate_access(struct xlate *x, u32 base, s32 disp, u32 size, bool write);
 /* Scratch registers that the instruction needs beside its operand. */
 u32 xlate_temps_needed(const struct x86_insn *in);
-/* Around the emission of each instruction. */
-void xlate_group_before(struct xlate *x, const struct x86_insn *in);
+/* Before the first instruction; around the emission of each instruction. */
+void xlate_group_prepare(struct xlate *x);
+void xlate_group_before(struct xlate *x);
 void xlate_group_after(struct xlate *x, const struct x86_insn *in);
 
 /* Guest register -> a host register that may be read: its own, or tmp loaded from its home. */

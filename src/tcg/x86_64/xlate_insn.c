@@ -196,7 +196,7 @@ static u32 implicit_rcx(const struct x86_insn *in)
 /* It gets a copy. False: no register is left. */
 static bool place_rcx(struct xlate *x, const struct x86_insn *in, struct enc *n)
 {
-	u32 access = implicit_rcx(in);
+	u32 access = (in->gpr_read | in->gpr_write) & BIT(X86_RCX) ? implicit_rcx(in) : 0;
 
 	if (!access)
 		return true;
@@ -228,69 +228,88 @@ static u32 index_bit(const struct enc *n)
 	return n->mem && n->at.index != H_RSP ? n->at.index >> 3 & 1u : 0;
 }
 
-static void emit_legacy(struct xlate *x, const struct x86_insn *in, const struct enc *n)
+static void put_legacy(struct ebytes *b, const struct x86_insn *in, const struct enc *n)
 {
 	u32 rex = 0x40 | (in->rex & 8) | (n->reg >> 3 & 1) << 2 | index_bit(n) << 1 | ((n->has_opreg ? n->opreg : n->rm) >> 3 & 1);
 
-	emit_prefixes(x, in);
 	if (rex != 0x40 || n->need_rex)
-		e8(&x->e, rex);
+		b8(b, rex);
 	if (in->map != MAP_1)
-		e8(&x->e, 0x0f);
+		b8(b, 0x0f);
 	if (in->map == MAP_0F38)
-		e8(&x->e, 0x38);
+		b8(b, 0x38);
 	if (in->map == MAP_0F3A)
-		e8(&x->e, 0x3a);
-	e8(&x->e, n->has_opreg ? (in->opcode & ~7u) | (n->opreg & 7) : in->opcode);
+		b8(b, 0x3a);
+	b8(b, n->has_opreg ? (in->opcode & ~7u) | (n->opreg & 7) : in->opcode);
 }
 
-static void emit_vex(struct xlate *x, const struct x86_insn *in, const struct enc *n)
+static void put_vex(struct ebytes *b, const struct x86_insn *in, const struct enc *n)
 {
-	e8(&x->e, 0xc4);
-	e8(&x->e, (n->reg >> 3 & 1 ? 0 : 0x80) | (index_bit(n) ? 0 : 0x40) | (n->rm >> 3 & 1 ? 0 : 0x20) | in->map);
-	e8(&x->e, (u32)in->vex_w << 7 | (~n->vvvv & 15) << 3 | (u32)in->vex_l << 2 | in->vex_pp);
-	e8(&x->e, in->opcode);
+	b8(b, 0xc4);
+	b8(b, (n->reg >> 3 & 1 ? 0 : 0x80) | (index_bit(n) ? 0 : 0x40u) | (n->rm >> 3 & 1 ? 0 : 0x20) | in->map);
+	b8(b, (u32)in->vex_w << 7 | (~n->vvvv & 15) << 3 | (u32)in->vex_l << 2 | in->vex_pp);
+	b8(b, in->opcode);
 }
 
-static void emit_evex(struct xlate *x, const struct x86_insn *in, const struct enc *n)
+static void put_evex(struct ebytes *b, const struct x86_insn *in, const struct enc *n)
 {
 	const u8 *p = in->bytes + in->at_vex;
 	u32 p0 = p[1] & 0x0f;
 
 	p0 |= (n->reg >> 3 & 1 ? 0 : 0x80) | (n->reg >> 4 & 1 ? 0 : 0x10) | (n->rm >> 3 & 1 ? 0 : 0x20);
 	p0 |= (n->mem ? index_bit(n) : n->rm >> 4 & 1) ? 0 : 0x40;
-	e8(&x->e, 0x62);
-	e8(&x->e, p0);
-	e8(&x->e, (p[2] & 0x87) | (~n->vvvv & 15) << 3);
-	e8(&x->e, (p[3] & ~8u) | (n->vvvv >> 4 & 1 ? 0 : 8));
-	e8(&x->e, in->opcode);
+	b8(b, 0x62);
+	b8(b, p0);
+	b8(b, (p[2] & 0x87) | (~n->vvvv & 15) << 3);
+	b8(b, (p[3] & ~8u) | (n->vvvv >> 4 & 1 ? 0 : 8));
+	b8(b, in->opcode);
 }
 
 /* ModRM and displacement; EVEX scales one of 8 bits (SDM 2A §2.7.5): always one of 32. */
-static void emit_operand(struct xlate *x, const struct x86_insn *in, const struct enc *n)
+static void emit_operand(struct xlate *x, const struct x86_insn *in, struct ebytes *b, const struct enc *n)
 {
 	if (in->enc != ENC_EVEX || !n->at.disp) {
-		e_modrm_mem(&x->e, n->reg, n->at);
+		e_put_mem(&x->e, b, n->reg, n->at);
 		return;
 	}
-	e8(&x->e, 0x80 | (n->reg & 7) << 3 | (n->at.base & 7u));
+	b8(b, 0x80 | (n->reg & 7) << 3 | (n->at.base & 7u));
+	e_put(&x->e, b);
 	e32(&x->e, (u32)n->at.disp);
+}
+
+static void emit_imm(struct xlate *x, const struct x86_insn *in)
+{
+	const u8 *imm = in->bytes + in->at_imm;
+
+	if (in->imm_size == 4) {
+		e32(&x->e, ld_le32(imm));
+		return;
+	}
+	for (u32 i = 0; i < in->imm_size; i++)
+		e8(&x->e, imm[i]);
 }
 
 static void emit_insn(struct xlate *x, const struct x86_insn *in, const struct enc *n)
 {
+	struct ebytes b = {0};
+
+	if (in->nr_prefixes)
+		emit_prefixes(x, in);
 	if (in->enc == ENC_LEGACY)
-		emit_legacy(x, in, n);
+		put_legacy(&b, in, n);
 	else if (in->enc == ENC_VEX)
-		emit_vex(x, in, n);
+		put_vex(&b, in, n);
 	else
-		emit_evex(x, in, n);
-	if (in->has_modrm && n->mem)
-		emit_operand(x, in, n);
-	else if (in->has_modrm)
-		e8(&x->e, 0xc0 | (n->reg & 7) << 3 | (n->rm & 7));
-	for (u32 i = 0; in->at_imm && i < in->imm_size; i++)
-		e8(&x->e, in->bytes[in->at_imm + i]);
+		put_evex(&b, in, n);
+	if (in->has_modrm && n->mem) {
+		emit_operand(x, in, &b, n);
+	} else {
+		if (in->has_modrm)
+			b8(&b, 0xc0 | (n->reg & 7) << 3 | (n->rm & 7));
+		e_put(&x->e, &b);
+	}
+	if (in->at_imm)
+		emit_imm(x, in);
 }
 
 static void write_back(struct xlate *x, const struct enc *n)
@@ -308,10 +327,8 @@ static void write_back(struct xlate *x, const struct enc *n)
 /* The operand, which may take T0 and T1. */
 static void place_memory(struct xlate *x, const struct x86_insn *in, struct enc *n)
 {
-	u32 needed = xlate_temps_needed(in);
-
 	n->at = xlate_operand(x, in);
-	if (n->at.index == T1 && needed > (n->at.base != T0 ? 2u : 1u))
+	if (n->at.index == T1 && xlate_temps_needed(in) > (n->at.base != T0 ? 2u : 1u))
 		n->at = xlate_fold(x, n->at);
 	n->mem = true;
 	n->rm = n->at.base;
