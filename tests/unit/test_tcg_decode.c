@@ -498,6 +498,47 @@ static void guests_are_not_shown_what_they_are_not_told_of(void **state)
 	}
 }
 
+/* decode_fast.c is not asked when fewer than 15 bytes are there: then the rest of the decoder does all. */
+static void assert_same(const u8 *bytes)
+{
+	struct x86_insn fast, any;
+
+	memset(&fast, 0xaa, sizeof(fast));
+	memset(&any, 0x55, sizeof(any));
+	x86_decode(&fast, bytes, 15, 64, false);
+	if (!x86_decode(&any, bytes, 14, 64, false))
+		return;
+	any.bytes[14] = bytes[14];
+	assert_memory_equal(&fast, &any, sizeof(fast));
+}
+
+static void frequent_instructions_decode_as_all_others_do(void **state)
+{
+	static const u8 before[] = {0x48, 0x41, 0x44, 0x4f, 0x42, 0x40, 0x66, 0xf0, 0xf2, 0xf3, 0x64, 0x65, 0x2e, 0x67};
+	u64 x = 88172645463325252;
+
+	(void)state;
+	for (u32 i = 0; i < 1000000; i++) {
+		u64 words[2];
+		u8 bytes[16];
+		u32 n;
+
+		for (u32 k = 0; k < 2; k++) {
+			x ^= x << 13;
+			x ^= x >> 7;
+			x ^= x << 17;
+			words[k] = x;
+		}
+		memcpy(bytes, words, sizeof(bytes));
+		n = i % 4; /* prefixes */
+		for (u32 k = 0; k < n; k++)
+			bytes[k] = before[bytes[k] % sizeof(before)];
+		if (i & 4)
+			bytes[n] = 0x0f;
+		assert_same(bytes);
+	}
+}
+
 static void too_few_bytes_are_asked_for_and_too_many_refused(void **state)
 {
 	static const char *const cases[] = {
@@ -730,6 +771,7 @@ int main(void)
 		cmocka_unit_test(vex_in_legacy_code_gives_way_to_les_lds_and_bound),
 		cmocka_unit_test(what_is_no_instruction_is_ud),
 		cmocka_unit_test(guests_are_not_shown_what_they_are_not_told_of),
+		cmocka_unit_test(frequent_instructions_decode_as_all_others_do),
 		cmocka_unit_test(too_few_bytes_are_asked_for_and_too_many_refused),
 #if HUSK_CAPSTONE
 		cmocka_unit_test(lengths_are_those_of_capstone_but_for_reasons),

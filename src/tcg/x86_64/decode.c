@@ -430,7 +430,7 @@ static void start(struct dec *d, struct x86_insn *in)
 	clear(in);
 }
 
-u32 x86_decode(struct x86_insn *insn, const u8 *bytes, u32 avail, u32 mode, bool real)
+u32 decode_any(struct x86_insn *insn, const u8 *bytes, u32 avail, u32 mode, bool real)
 {
 	struct dec d;
 
@@ -462,4 +462,11 @@ u32 x86_decode(struct x86_insn *insn, const u8 *bytes, u32 avail, u32 mode, bool
 	st_le64(insn->bytes, ld_le64(d.p));
 	st_le64(insn->bytes + 7, ld_le64(d.p + 7));
 	return insn->len;
+}
+
+u32 x86_decode(struct x86_insn *insn, const u8 *bytes, u32 avail, u32 mode, bool real)
+{
+	if (likely(mode == 64 && avail >= X86_INSN_MAX))
+		return x86_decode_64(insn, bytes);
+	return decode_any(insn, bytes, avail, mode, real);
 }

@@ -333,6 +333,7 @@ struct x86_opnd {
 	u8 kind, where, reg;
 	u8 access;
 	u16 size; /* bytes */
+	u16 zero; /* 8 bytes in all: stored at once */
 };
 
 /* The memory operand of ModRM, of moffs, or (strings, XLAT, MASKMOV: implicit) none. */
@@ -385,10 +386,11 @@ struct x86_insn {
 	u16 flags_read;		 /* X86_FLAG_* in the low 16 bits, DF included */
 	u16 flags_write;	 /* may change, undefined ones included */
 	u16 flags_kill;		 /* certainly get a value that does not depend on the old one (SHL by CL: none) */
-	s64 imm;		 /* also displacement of relative branches, and moffs */
-	u16 imm2;		 /* ENTER's level; selector of a far pointer */
+	u16 zero;
+	s64 imm;  /* also displacement of relative branches, and moffs */
+	u16 imm2; /* ENTER's level; selector of a far pointer */
 	struct x86_mem mem;
-	struct x86_opnd opnd[5];
+	struct x86_opnd opnd[4];
 	u8 bytes[X86_INSN_MAX];
 };
 
@@ -399,5 +401,7 @@ struct x86_insn {
  * VEX and EVEX in 16-bit code with CR0.PE = 0 or VM86 are LES/LDS/BOUND: real = true.
  */
 u32 x86_decode(struct x86_insn *insn, const u8 *bytes, u32 avail, u32 mode, bool real);
+/* 64-bit code, 15 bytes there. */
+u32 x86_decode_64(struct x86_insn *insn, const u8 *bytes);
 
 #endif

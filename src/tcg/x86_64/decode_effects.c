@@ -13,9 +13,7 @@
 #define ALL6 X86_FLAGS_ARITH
 #define MANY (ALL6 | X86_FLAG_TF | X86_FLAG_IF | DF | X86_FLAG_IOPL | X86_FLAG_NT)
 
-static const struct {
-	u16 read, write, kill;
-} flag_effects[FL_NR] = {
+const struct decode_flag_effect decode_flag_effects[FL_NR] = {
 	[FL_ALU] = {0, ALL6, ALL6},
 	[FL_ADC] = {CF, ALL6, ALL6},
 	[FL_INC] = {0, ALL6 & ~CF, ALL6 & ~CF},
@@ -56,12 +54,10 @@ static const struct {
 	[FL_FCOMI] = {0, ALL6, CF | PF | ZF},
 };
 /* By condition code / 2. */
-static const u16 cc_flags[8] = {OF, CF, ZF, CF | ZF, SF, PF, SF | OF, ZF | SF | OF};
+const u16 decode_cc_flags[8] = {OF, CF, ZF, CF | ZF, SF, PF, SF | OF, ZF | SF | OF};
 
 #define R(x) BIT(X86_R##x)
-static const struct {
-	u16 read, write;
-} implicit[IM_NR] = {
+const struct decode_masks decode_implicit[IM_NR] = {
 	[IM_RAX] = {R(AX), 0},
 	[IM_WAX] = {0, R(AX)},
 	[IM_AX] = {R(AX), R(AX)},
@@ -103,7 +99,7 @@ static const struct {
  * A count of zero changes no flag; a count in CL may be zero (SDM 2B ROL, SAL, SHLD). Undefined flags, measured on Sapphire Rapids: rotates
  * by more than one leave OF alone; RCL and RCR by a multiple of size + 1 leave everything.
  */
-static void set_shift_flags(struct x86_insn *in, u32 class)
+void decode_set_shift_flags(struct x86_insn *in, u32 class)
 {
 	const struct x86_opnd *count = &in->opnd[in->nr_opnds - 1];
 	u32 n = (u32)in->imm & (in->opsize == 8 ? 63 : 31);
@@ -122,20 +118,20 @@ static void set_registers_and_flags(struct dec *d)
 {
 	struct x86_insn *in = d->in;
 	u32 class = d->row->flags;
-	u32 reads = implicit[d->row->implicit].read, writes = implicit[d->row->implicit].write;
+	u32 reads = decode_implicit[d->row->implicit].read, writes = decode_implicit[d->row->implicit].write;
 
 	if (in->opsize < 4)
 		reads |= writes;
 	in->gpr_read = (u16)(d->gpr_read | reads);
 	in->gpr_write = (u16)(d->gpr_write | writes);
-	in->flags_read = flag_effects[class].read;
-	in->flags_write = flag_effects[class].write;
-	in->flags_kill = flag_effects[class].kill;
+	in->flags_read = decode_flag_effects[class].read;
+	in->flags_write = decode_flag_effects[class].write;
+	in->flags_kill = decode_flag_effects[class].kill;
 	if (class == FL_CC) {
 		in->cc = in->opcode & 15;
-		in->flags_read = cc_flags[in->cc >> 1];
+		in->flags_read = decode_cc_flags[in->cc >> 1];
 	} else if (class >= FL_SHIFT && class <= FL_SHD) {
-		set_shift_flags(in, class);
+		decode_set_shift_flags(in, class);
 	}
 	if (d->attr & A_REPCX && in->rep) {
 		in->gpr_read |= R(CX);
@@ -154,8 +150,8 @@ static void fix_up(struct dec *d)
 		if (in->map == MAP_1 && d->rex_b && in->rep != 0xf3) { /* 90 with REX.B */
 			in->op = OP_XCHG;
 			in->nr_opnds = 2;
-			in->opnd[0] = (struct x86_opnd){OPND_GPR, AT_OPCODE, 8, OPND_R | OPND_W, in->opsize};
-			in->opnd[1] = (struct x86_opnd){OPND_GPR, AT_IMPLICIT, 0, OPND_R | OPND_W, in->opsize};
+			in->opnd[0] = (struct x86_opnd){OPND_GPR, AT_OPCODE, 8, OPND_R | OPND_W, in->opsize, 0};
+			in->opnd[1] = (struct x86_opnd){OPND_GPR, AT_IMPLICIT, 0, OPND_R | OPND_W, in->opsize, 0};
 			in->gpr_read = in->gpr_write = (u16)(BIT(8) | R(AX));
 		} else if (in->map == MAP_1 && in->rep == 0xf3) {
 			in->op = OP_PAUSE;

@@ -77,10 +77,26 @@ static inline s64 read_signed(struct dec *d, u32 size)
 /* What letters are. */
 enum { LF_RM = 1, LF_MEM = 2, LF_REG = 4, LF_IMM = 8, LF_GPR = 16, LF_VVVV = 32 };
 
+/* decode.c: x86_decode(), for all that there is. */
+u32 decode_any(struct x86_insn *insn, const u8 *bytes, u32 avail, u32 mode, bool real);
 /* decode_opnd.c: operands, memory operand and address registers; reads immediates. */
 void decode_set_operands(struct dec *d);
+/* By operand size (1 and 2, 4, 8) and size code: of registers and immediates, of memory, of an immediate's encoding. */
+extern const u8 decode_sizes_reg[3][S_VEC];
+extern const u16 decode_sizes_mem[3][S_VEC];
+extern const u8 decode_sizes_imm[3][S_VEC];
 /* decode_effects.c: flags, implicit registers, features, and what makes the encoding invalid. */
 void decode_set_effects(struct dec *d);
+void decode_set_shift_flags(struct x86_insn *in, u32 class);
+struct decode_flag_effect {
+	u16 read, write, kill, zero;
+};
+struct decode_masks {
+	u16 read, write;
+};
+extern const struct decode_flag_effect decode_flag_effects[FL_NR];
+extern const struct decode_masks decode_implicit[IM_NR]; /* general registers */
+extern const u16 decode_cc_flags[8];			 /* by condition code / 2 */
 /* decode_vector.c: VEX and EVEX, before operands are known, and after. */
 void decode_begin_vector(struct dec *d);
 void decode_end_vector(struct dec *d);

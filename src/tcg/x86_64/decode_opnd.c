@@ -40,19 +40,19 @@ static const struct {
 };
 
 /* By operand size 2, 4, 8: of registers and immediates, of memory, of an immediate's encoding. */
-static const u8 sizes_reg[3][S_VEC] = {
+const u8 decode_sizes_reg[3][S_VEC] = {
 #define FIXED [S_b] = 1, [S_ub] = 1, [S_w] = 2, [S_d] = 4, [S_q] = 8, [S_dq] = 16, [S_qq] = 32, [S_oq] = 64, [S_t] = 10
 	{FIXED, [S_v] = 2, [S_z] = 2, [S_y] = 4, [S_bv] = 2, [S_wv] = 2, [S_bd] = 4, [S_wd] = 4, [S_p] = 2},
 	{FIXED, [S_v] = 4, [S_z] = 4, [S_y] = 4, [S_bv] = 4, [S_wv] = 4, [S_bd] = 4, [S_wd] = 4, [S_p] = 4},
 	{FIXED, [S_v] = 8, [S_z] = 4, [S_y] = 8, [S_bv] = 8, [S_wv] = 8, [S_bd] = 4, [S_wd] = 4, [S_p] = 8},
 };
-static const u16 sizes_mem[3][S_VEC] = {
+const u16 decode_sizes_mem[3][S_VEC] = {
 #define FIXED_M FIXED, [S_wv] = 2, [S_bd] = 1, [S_wd] = 2, [S_f512] = 512
 	{FIXED_M, [S_v] = 2, [S_z] = 2, [S_y] = 4, [S_p] = 4, [S_a] = 4, [S_s] = 6, [S_env] = 14, [S_sav] = 94, [S_cx] = 8},
 	{FIXED_M, [S_v] = 4, [S_z] = 4, [S_y] = 4, [S_p] = 6, [S_a] = 8, [S_s] = 6, [S_env] = 28, [S_sav] = 108, [S_cx] = 8},
 	{FIXED_M, [S_v] = 8, [S_z] = 4, [S_y] = 8, [S_p] = 10, [S_s] = 10, [S_env] = 28, [S_sav] = 108, [S_cx] = 16},
 };
-static const u8 sizes_imm[3][S_VEC] = {
+const u8 decode_sizes_imm[3][S_VEC] = {
 	{[S_b] = 1, [S_ub] = 1, [S_w] = 2, [S_bv] = 1, [S_z] = 2, [S_v] = 2, [S_p] = 2},
 	{[S_b] = 1, [S_ub] = 1, [S_w] = 2, [S_bv] = 1, [S_z] = 4, [S_v] = 4, [S_p] = 4},
 	{[S_b] = 1, [S_ub] = 1, [S_w] = 2, [S_bv] = 1, [S_z] = 4, [S_v] = 8, [S_p] = 4},
@@ -86,14 +86,14 @@ static inline u32 size_of(const struct dec *d, u32 code, bool mem)
 
 	if (code >= S_VEC)
 		return code == S_e && d->w ? 8 : sizes_vec[d->in->vex_l][code - S_VEC];
-	return mem ? sizes_mem[i][code] : sizes_reg[i][code];
+	return mem ? decode_sizes_mem[i][code] : decode_sizes_reg[i][code];
 }
 
 /* Immediates, displacements of branches, far pointers, absolute addresses. */
 static void read_imm(struct dec *d, u32 letter, u32 code)
 {
 	struct x86_insn *in = d->in;
-	u32 size = letter == L_O ? in->adsize : code < S_VEC ? sizes_imm[in->opsize >> 2][code] : 1;
+	u32 size = letter == L_O ? in->adsize : code < S_VEC ? decode_sizes_imm[in->opsize >> 2][code] : 1;
 	s64 value;
 
 	if (letter == L_ONE) {
@@ -158,7 +158,7 @@ static inline struct x86_opnd mem_operand(struct dec *d, u32 letter, u32 code, u
 	in->mem.access = access;
 	if (letter == L_VM)
 		in->mem.index = (in->sib >> 3 & 7) | d->rex_x | d->evex_v;
-	return (struct x86_opnd){OPND_MEM, AT_RM, 0, access, size};
+	return (struct x86_opnd){OPND_MEM, AT_RM, 0, access, size, 0};
 }
 
 static inline struct x86_opnd imm_operand(struct dec *d, u32 letter, u32 code, u8 access)
@@ -172,7 +172,7 @@ static inline struct x86_opnd imm_operand(struct dec *d, u32 letter, u32 code, u
 		in->mem.size = size;
 		in->mem.access = access;
 	}
-	return (struct x86_opnd){letters[letter].kind, letters[letter].where, d->regs[letters[letter].src], access, size};
+	return (struct x86_opnd){letters[letter].kind, letters[letter].where, d->regs[letters[letter].src], access, size, 0};
 }
 
 /* General registers that operands read and write, as the loop below goes on: in registers, for bytes stored through pointers alias all. */
@@ -182,7 +182,7 @@ struct masks {
 
 static inline struct x86_opnd gpr_operand(const struct x86_insn *in, u32 letter, u8 reg, u8 access, u16 size, struct masks *m)
 {
-	struct x86_opnd o = {OPND_GPR, letters[letter].where, reg & 15, access, size};
+	struct x86_opnd o = {OPND_GPR, letters[letter].where, reg & 15, access, size, 0};
 
 	if (size == 1 && (reg & 0x1c) == 4 && !in->rex && !in->enc) {
 		o.kind = OPND_GPR8H;
@@ -224,7 +224,7 @@ void decode_set_operands(struct dec *d)
 			if (flags & LF_GPR)
 				o = gpr_operand(in, letter, reg, access, size, &m);
 			else
-				o = (struct x86_opnd){letters[letter].kind, letters[letter].where, reg, access, size};
+				o = (struct x86_opnd){letters[letter].kind, letters[letter].where, reg, access, size, 0};
 		}
 		in->opnd[n] = o;
 	}

@@ -126,16 +126,29 @@ enum {
 /* Not instructions: the row is found by ModRM, or by mode. */
 enum { OP_GROUP = OP_NR, OP_BY_RM, OP_BY_MODE, OP_BY_MOD };
 
+/* What decode_fast.c knows: which operand is by rm, by reg or opcode, or immediate, for rows that have at most one of each. */
+struct decode_form {
+	u8 ok;	    /* has no other operands, and nothing that the tables do not say */
+	u8 rm_at;   /* 0 or 1: the operand by rm, size code */
+	u8 rm_size; /* of it; enum decode_size */
+	u8 reg;	    /* 0xff: has an operand by reg or opcode, or rAX; operand size */
+	u8 where;   /* enum x86_opnd_where of that */
+	u8 imm;	    /* enum decode_size of the immediate, the last operand; 0: none */
+	u8 access;  /* of rm, reg, imm: two bits each */
+	u8 nr;	    /* of operands */
+};
+
 struct decode_row {
 	u16 op;
 	u16 access;
-	u8 flags, implicit; /* enum decode_flags, enum decode_implicit */
-	u8 feat, feat2;
-	u8 sub; /* OP_GROUP..: number of the group */
-	u8 imm; /* bytes of immediate that an invalid instruction with this opcode still has */
-	u8 pad[2];
+	u8 feat, feat2;		/* these four as in struct x86_insn */
+	bool generic, lockable; /* A_GEN, A_LOCK */
+	u8 flags, implicit;	/* enum decode_flags, enum decode_implicit */
+	u8 sub;			/* OP_GROUP..: number of the group */
+	u8 imm;			/* bytes of immediate that an invalid instruction with this opcode still has */
 	u32 attr;
 	u16 opnd[4];
+	struct decode_form form;
 };
 
 /* clang-format off */
@@ -159,7 +172,10 @@ struct decode_tables {
 	const u16 *index;
 	const u16 (*groups)[16]; /* by ModRM: 0-7 reg with memory, 8-15 reg with a register; or 0-7 rm */
 };
-extern const struct decode_tables decode_legacy; /* index: [map][prefix][opcode] */
+extern const struct decode_row decode_legacy_rows[];
+extern const u16 decode_legacy_index[4 * 4 * 256]; /* [map][prefix][opcode] */
+extern const u16 decode_legacy_groups[][16];
+extern const struct decode_tables decode_legacy; /* these */
 extern const struct decode_tables decode_vex;	 /* index: [map - 1][prefix][W][opcode] */
 extern const struct decode_tables decode_evex;	 /* the same; maps 5 and 6 at 3 and 4 */
 
@@ -167,18 +183,69 @@ extern const struct decode_tables decode_evex;	 /* the same; maps 5 and 6 at 3 a
 #define HAS_M(o)		     ((o) >= L_E << 8)
 #define IMM_(o)			     ((o) == (L_I << 8 | S_ub) ? 1 : (o) == (L_J << 8 | S_z) ? 4 : 0)
 #define ROW_IMM(o1, o2, o3, o4, ...) (IMM_(o1) | IMM_(o2) | IMM_(o3) | IMM_(o4))
+/* struct decode_form */
+#define IS_RM(o)		   ((o) >> 8 == L_E || (o) >> 8 == L_M)
+#define IS_G(o)			   ((o) == (L_G << 8 | S_v) || (o) == (L_G << 8 | S_b))
+#define IS_Z(o)			   ((o) == (L_Z << 8 | S_v) || (o) == (L_Z << 8 | S_b))
+#define IS_ZAX(o)		   (IS_Z(o) || (o) == (L_AX << 8 | S_v) || (o) == (L_AX << 8 | S_b))
+#define IS_I(o)			   (((o) >> 8 == L_I && ((o)&0xff) != S_w) || (o) >> 8 == L_J)
+#define FIRST(o1, ...)		   (o1)
+#define FORM_1(o1, o2)		   (!(o2) && (!(o1) || IS_RM(o1) || IS_Z(o1) || IS_I(o1)))
+#define FORM_2(o1, o2, o3)	   (!(o3) && ((IS_RM(o1) && (IS_G(o2) || IS_I(o2))) || (IS_G(o1) && IS_RM(o2)) || (IS_ZAX(o1) && IS_I(o2))))
+#define FORM_3(o1, o2, o3, o4)	   (!(o4) && IS_I(o3) && ((IS_RM(o1) && IS_G(o2)) || (IS_G(o1) && IS_RM(o2))))
+#define FORM_OPNDS(o1, o2, o3, o4) (FORM_1(o1, o2) || FORM_2(o1, o2, o3) || FORM_3(o1, o2, o3, o4))
+#define FORM_OP(op) \
+	((op) != OP_UD && (op) != OP_UNSUPPORTED && (op) != OP_CMPXCHG8B && (op) != OP_PUSH_SREG && (op) != OP_POP_SREG && \
+	 (op) != OP_LOAD_FAR && (op) < OP_VEC)
+#define FORM_ATTR(attr)	     (!((attr) & (A_I64 | A_MOD3 | A_REPCX | A_MAX4)))
+#define FORM_SIZE(o)	     ((o)&0xff)
+#define FORM_IMM(o1, o2, o3) (IS_I(o1) ? FORM_SIZE(o1) : IS_I(o2) ? FORM_SIZE(o2) : IS_I(o3) ? FORM_SIZE(o3) : 0)
+#define FORM_ACCESS(a, o1, o2) \
+	(IS_G(o1) && IS_RM(o2)	 ? ((a) >> 2 & 3) | ((a)&3) << 2 | ((a)&0x30) \
+	 : IS_RM(o1) && IS_G(o2) ? (a)&0x3f \
+	 : IS_ZAX(o1)		 ? ((a)&3) << 2 | ((a) >> 2 & 3) << 4 \
+	 : IS_I(o1)		 ? ((a)&3) << 4 \
+				 : ((a)&3) | ((a) >> 2 & 3) << 4)
+#define FORM(op, attr, a, o1, o2, o3, o4, ...) \
+	{ \
+		FORM_OP(op) && FORM_ATTR(attr) && FORM_OPNDS(o1, o2, o3, o4), IS_RM(o2), IS_RM(o1) ? FORM_SIZE(o1) : FORM_SIZE(o2), \
+			IS_G(o1) || IS_G(o2) || IS_ZAX(o1) ? 0xff : 0, \
+			IS_Z(o1)     ? AT_OPCODE \
+			: IS_ZAX(o1) ? AT_IMPLICIT \
+				     : AT_REG, \
+			FORM_IMM(o1, o2, o3), FORM_ACCESS(a, o1, o2), !!(o1) + !!(o2) + !!(o3) + !!(o4) \
+	}
+
 #define ROW_OPNDS(o1, o2, o3, o4, ...) \
 	(HAS_M(o1) || HAS_M(o2) || HAS_M(o3) || HAS_M(o4) ? A_M : 0), \
 	{ \
 		o1, o2, o3, o4 \
 	}
 #define ROW(op, feat, feat2, attr, flags, impl, acc, ...) \
-	{OP_##op,     AC_##acc, \
-	 FL_##flags,  IM_##impl, \
-	 FEAT_##feat, FEAT_##feat2, \
-	 0,	      ROW_IMM(__VA_ARGS__, 0, 0, 0, 0), \
-	 {0},	      (attr) | ROW_OPNDS(__VA_ARGS__, 0, 0, 0, 0)},
+	{OP_##op, \
+	 AC_##acc, \
+	 FEAT_##feat, \
+	 FEAT_##feat2, \
+	 !!((attr)&A_GEN), \
+	 !!((attr)&A_LOCK), \
+	 FL_##flags, \
+	 IM_##impl, \
+	 0, \
+	 ROW_IMM(__VA_ARGS__, 0, 0, 0, 0), \
+	 (attr) | ROW_OPNDS(__VA_ARGS__, 0, 0, 0, 0), \
+	 FORM(OP_##op, attr, AC_##acc, __VA_ARGS__, 0, 0, 0, 0)},
 #define SUBROW(kind, group, attr, ...) \
-	{OP_##kind, 0, 0, 0, 0, 0, group, ROW_IMM(__VA_ARGS__, 0, 0, 0, 0), {0}, A_M | (attr) | ROW_OPNDS(__VA_ARGS__, 0, 0, 0, 0)},
+	{OP_##kind, \
+	 0, \
+	 0, \
+	 0, \
+	 !!((attr)&A_GEN), \
+	 !!((attr)&A_LOCK), \
+	 0, \
+	 0, \
+	 group, \
+	 ROW_IMM(__VA_ARGS__, 0, 0, 0, 0), \
+	 A_M | (attr) | ROW_OPNDS(__VA_ARGS__, 0, 0, 0, 0), \
+	 FORM(IS_RM(FIRST(__VA_ARGS__, 0)) ? OP_NOP : OP_UD, attr, 0, __VA_ARGS__, 0, 0, 0, 0)},
 
 #endif

@@ -38,7 +38,7 @@ enum { GR_g63, GR_g1, GR_g1a, GR_g2, GR_g3b, GR_g3v, GR_g4, GR_g5, GR_g6, GR_g7,
 #define PPA_66							      A_PP
 #define PPA_F3							      A_PP
 #define PPA_F2							      A_PP
-static const struct decode_row rows[E_NR] = {{0}, ROWS_LEGACY(X_ROW, L_ROW, G_ROW, GL_ROW)};
+const struct decode_row decode_legacy_rows[E_NR] = {{0}, ROWS_LEGACY(X_ROW, L_ROW, G_ROW, GL_ROW)};
 
 /* Index. */
 #define MAPNO_1			      0
@@ -57,7 +57,7 @@ static const struct decode_row rows[E_NR] = {{0}, ROWS_LEGACY(X_ROW, L_ROW, G_RO
 #define IX_ALL(map, lo, hi, e)	      IX_NP(map, lo, hi, e) IX_N0(map, lo, hi, e)
 #define X_INDEX(map, pp, lo, hi, ...) IX_##pp(map, lo, hi, E_##map##_##pp##_##lo)
 #define G_SKIP(...)
-static const u16 index_legacy[4 * 4 * 256] = {ROWS_LEGACY(X_INDEX, X_INDEX, G_SKIP, G_SKIP)};
+const u16 decode_legacy_index[4 * 4 * 256] = {ROWS_LEGACY(X_INDEX, X_INDEX, G_SKIP, G_SKIP)};
 
 /* Groups. */
 #define X_SKIP(...)
@@ -65,6 +65,6 @@ static const u16 index_legacy[4 * 4 * 256] = {ROWS_LEGACY(X_INDEX, X_INDEX, G_SK
 #define IG_R(g, n, e)		[GR_##g][8 + (n)] = e,
 #define IG_A(g, n, e)		IG_M(g, n, e) IG_R(g, n, e)
 #define G_INDEX(g, sel, n, ...) IG_##sel(g, n, E_##g##_##sel##_##n)
-static const u16 groups_legacy[GR_NR][16] = {ROWS_LEGACY(X_SKIP, X_SKIP, G_INDEX, G_INDEX)};
+const u16 decode_legacy_groups[GR_NR][16] = {ROWS_LEGACY(X_SKIP, X_SKIP, G_INDEX, G_INDEX)};
 
-const struct decode_tables decode_legacy = {rows, index_legacy, groups_legacy};
+const struct decode_tables decode_legacy = {decode_legacy_rows, decode_legacy_index, decode_legacy_groups};

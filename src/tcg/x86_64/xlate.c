@@ -7,14 +7,10 @@
 
 #define LOOKAHEAD 5u /* instructions decoded beyond an exit to see whether flags die there */
 
-void xlate_reloc(struct xlate *x, u32 kind, u32 back)
+void xlate_add_reloc(struct xlate *x, u32 kind, u32 back)
 {
 	struct unit_reloc *reloc = &x->k->relocs[x->first_reloc + x->nr_relocs];
 
-	if (!(x->mode & TCG_MODE_USER)) /* the kernel stays where it is */
-		x->fixed = true;
-	if (x->fixed)
-		return;
 	if (x->nr_relocs == UNIT_MAX_RELOCS) {
 		x->fixed = true;
 		return;
@@ -35,11 +31,10 @@ void xlate_jmp_thunk(struct xlate *x, u32 thunk)
 	xlate_reloc(x, RELOC_THUNK, 4);
 }
 
-/* User code is loaded at random addresses: a form that holds any. The kernel stays where it is. */
+/* User code is loaded at random addresses: a form that holds any. */
 void xlate_mov_va(struct xlate *x, u32 reg, u64 va)
 {
 	if (!(x->mode & TCG_MODE_USER)) {
-		x->fixed = true;
 		e_mov_imm(&x->e, reg, va);
 		return;
 	}
@@ -62,17 +57,26 @@ struct tail *xlate_tail(struct xlate *x, enum tail_kind kind, bool live, u8 *fix
 	struct tail *t = &x->tails[x->nr_tails++];
 
 	ASSERT(x->nr_tails <= ARRAY_SIZE(x->tails));
-	*t = (struct tail){.kind = (u8)kind, .live = live, .fix = {fix}, .arg = arg};
+	t->kind = (u8)kind;
+	t->live = live;
+	t->fix[0] = fix;
+	t->fix[1] = NULL;
+	t->arg = arg;
 	return t;
 }
 
-static u32 decode_at(struct xlate *x, struct x86_insn *in, u64 va)
+static inline u32 decode_at(struct xlate *x, struct x86_insn *in, u64 va)
 {
-	u32 at = va & (MEM_PAGE_SIZE - 1), len = x86_decode(in, x->page + at, MIN(4096 - at, X86_INSN_MAX), 64, false);
+	u32 at = va & (MEM_PAGE_SIZE - 1);
 
-	x->lo = MIN(x->lo, (u16)at);
-	x->hi = (u16)MAX((u32)x->hi, at + (len ? len : 4096 - at));
-	return len;
+	return likely(at <= 4096 - X86_INSN_MAX) ? x86_decode_64(in, x->page + at) : x86_decode(in, x->page + at, 4096 - at, 64, false);
+}
+
+/* The translation depends on bytes [from, to) of the page. */
+static void depends_on(struct xlate *x, u64 from, u64 to)
+{
+	x->lo = MIN(x->lo, (u32)(from - x->page_va));
+	x->hi = MAX(x->hi, (u32)(to - x->page_va));
 }
 
 static bool same_page(const struct xlate *x, u64 va)
@@ -89,17 +93,23 @@ static bool is_transfer(u32 op)
 static u16 flags_needed_at(struct xlate *x, u64 va)
 {
 	u16 unknown = (u16)X86_FLAGS_ARITH, need = 0;
+	u64 from = va, to = va;
 	struct x86_insn in;
 
 	for (u32 i = 0; i < LOOKAHEAD && unknown && same_page(x, va); i++) {
-		if (!decode_at(x, &in, va) || in.op == OP_UD)
+		u32 len = decode_at(x, &in, va);
+
+		to = len ? va + len : x->page_va + MEM_PAGE_SIZE;
+		if (!len || in.op == OP_UD)
 			break;
 		need |= in.flags_read & unknown;
 		unknown &= (u16)~in.flags_kill;
 		if (is_transfer(in.op))
 			break;
-		va += in.len;
+		va = to;
 	}
+	if (to != from)
+		depends_on(x, from, to);
 	return need | unknown;
 }
 
@@ -108,29 +118,28 @@ static u64 branch_target(const struct xlate *x, u32 i)
 	return x->insn_va[i] + x->insns[i].len + (u64)x->insns[i].imm;
 }
 
+static bool has_features(const struct xlate *x, const struct x86_insn *in)
+{
+	return (!in->feat || tcg_has(x->c, in->feat)) && (!in->feat2 || tcg_has(x->c, in->feat2));
+}
+
+static bool is_usual(const struct x86_insn *in)
+{
+	u8 traits = xlate_traits[in->op];
+
+	return traits & TRAIT_ALWAYS || (traits & TRAIT_PLAIN && in->generic);
+}
+
 /* Instructions that translated code can hold; the rest ends a unit and is interpreted. */
 static bool can_translate(const struct xlate *x, const struct x86_insn *in)
 {
 	if (unlikely(x->c->t->lockstep) && !lockstep_can(in->op))
 		return false;
-	if ((in->feat && !tcg_has(x->c, in->feat)) || (in->feat2 && !tcg_has(x->c, in->feat2)))
+	if (unlikely(in->feat | in->feat2) && !has_features(x, in))
 		return false;
+	if (is_usual(in))
+		return true;
 	switch (in->op) {
-	case OP_PUSH:
-	case OP_POP:
-	case OP_LEAVE:
-	case OP_CALL:
-	case OP_CALL_IND:
-	case OP_JMP:
-	case OP_JMP_IND:
-	case OP_JCC:
-	case OP_JRCXZ:
-	case OP_LOOP:
-	case OP_RET:
-	case OP_LEA:
-	case OP_NOP:
-	case OP_ENDBR:
-	case OP_PREFETCH:
 	case OP_PAUSE:
 	case OP_LFENCE:
 	case OP_MFENCE:
@@ -160,26 +169,14 @@ static bool can_translate(const struct xlate *x, const struct x86_insn *in)
 	case OP_X87:
 	case OP_EMMS:
 		return in->generic && !(x->mode & TCG_MODE_NM);
-	case OP_BT:
-	case OP_BTS:
-	case OP_BTR:
-	case OP_BTC:
-		return true;
 	default:
 		return (in->generic && in->op < OP_PUSH) || xlate_is_callout(in->op);
 	}
 }
 
-static bool changes_mode(u32 op)
+static inline bool ends_unit(u32 op)
 {
-	return op == OP_SYSCALL || op == OP_SYSRET || op == OP_IRET || op == OP_STAC || op == OP_CLAC;
-}
-
-/* The unit ends after it. */
-static bool ends_unit(u32 op)
-{
-	return op == OP_CALL || op == OP_CALL_IND || op == OP_JMP_IND || op == OP_RET || op == OP_JRCXZ || op == OP_LOOP ||
-	       changes_mode(op);
+	return xlate_traits[op] & TRAIT_ENDS;
 }
 
 /* The instruction at *va ends in the next page. If that page is known, the unit ends with this instruction; if not, it is asked for. */
@@ -203,7 +200,7 @@ static void next_page_insn(struct xlate *x, struct x86_insn *in, u64 *va)
 	if (!can_translate(x, in) || in->op == OP_UD)
 		return;
 	x->cross = true;
-	x->hi = (u16)(at + len);
+	x->hi = at + len;
 	x->insn_va[x->nr++] = *va;
 	*va += len;
 }
@@ -212,24 +209,30 @@ static void next_page_insn(struct xlate *x, struct x86_insn *in, u64 *va)
  */
 static void collect(struct xlate *x, u64 *next)
 {
-	u64 va = x->va;
+	bool usual = !x->c->t->lockstep;
+	u64 va = x->va, to = va;
 	u32 exits = 2;
 
 	while (x->nr < UNIT_MAX_INSNS && exits < UNIT_MAX_EXITS && same_page(x, va)) {
 		struct x86_insn *in = &x->insns[x->nr];
+		u32 len = decode_at(x, in, va);
 
-		if (!decode_at(x, in, va)) {
+		to = va + len;
+		if (!len) {
+			to = x->page_va + MEM_PAGE_SIZE;
 			next_page_insn(x, in, &va);
 			break;
 		}
-		if (!can_translate(x, in))
+		if (!(usual && !(in->feat | in->feat2) && is_usual(in)) && !can_translate(x, in))
 			break;
 		x->insn_va[x->nr++] = va;
-		va += in->len;
+		va = to;
 		if (ends_unit(in->op))
 			break;
-		exits += in->op == OP_JCC;
-		if (in->op == OP_JMP) {
+		if (in->op == OP_JCC) { /* flags_needed_by will look there */
+			exits++;
+			__builtin_prefetch(x->page + (branch_target(x, x->nr - 1) & (MEM_PAGE_SIZE - 1)));
+		} else if (in->op == OP_JMP) {
 			u64 target = branch_target(x, x->nr - 1);
 
 			if (target < va || !same_page(x, target) || x->nr == UNIT_MAX_INSNS)
@@ -237,6 +240,7 @@ static void collect(struct xlate *x, u64 *next)
 			va = target;
 		}
 	}
+	depends_on(x, x->va, to);
 	*next = va;
 }
 
@@ -297,11 +301,15 @@ static void find_needs(struct xlate *x, u64 next)
 
 static bool emit_insn(struct xlate *x, const struct x86_insn *in)
 {
-	switch (in->op) {
-	case OP_NOP:
-	case OP_ENDBR:
-	case OP_PREFETCH:
+	u8 traits = xlate_traits[in->op];
+
+	if (traits & TRAIT_PLAIN && in->generic)
+		return xlate_generic(x, in);
+	if (traits & TRAIT_FLOW)
+		return xlate_flow(x, in);
+	if (traits & TRAIT_EMPTY)
 		return true;
+	switch (in->op) {
 	case OP_PAUSE:
 		e8(&x->e, 0xf3), e8(&x->e, 0x90);
 		return true;
@@ -329,8 +337,6 @@ static bool emit_insn(struct xlate *x, const struct x86_insn *in)
 	case OP_CLAC:
 		return xlate_transfer(x, in);
 	default:
-		if (in->op >= OP_PUSH && in->op <= OP_SYSEXIT)
-			return xlate_flow(x, in);
 		return in->generic ? xlate_generic(x, in) : xlate_system(x, in);
 	}
 }
@@ -362,12 +368,9 @@ static void leave_at(struct xlate *x, u64 va)
 	xlate_leave(x, LEAVE_INTERP | (u32)((va - x->va) & 0xffff) << 8);
 }
 
-static void mark(struct xlate *x, u64 va, const struct unit *u)
+static inline void mark(struct xlate *x, u64 va)
 {
-	struct unit_insn *m = &x->k->insns[u->insns + x->nr_marks++];
-
-	m->code = (u16)(e_off(&x->e) - u->code);
-	m->guest = (u16)(va - x->va);
+	x->marks[x->nr_marks++] = (struct unit_insn){(u16)(x->e.p - x->head), (u16)(va - x->va)};
 }
 
 /* Before an instruction that ends in the second page: is that the page it was translated from? */
@@ -398,9 +401,9 @@ static void emit_cross_guard(struct xlate *x)
 }
 
 /* The instructions, until one cannot be done after all. */
-static void emit_body(struct xlate *x, u64 next, const struct unit *u)
+static void emit_body(struct xlate *x, u64 next)
 {
-	bool open = true;
+	u32 last = x->insns[x->nr - 1].op;
 
 	xlate_group_prepare(x);
 	for (x->cur = 0; x->cur < x->nr; x->cur++) {
@@ -408,7 +411,7 @@ static void emit_body(struct xlate *x, u64 next, const struct unit *u)
 		u32 tails = x->nr_tails, exits = x->nr_exits, relocs = x->nr_relocs;
 		u8 *begin = x->e.p;
 
-		mark(x, x->insn_va[x->cur], u);
+		mark(x, x->insn_va[x->cur]);
 		if (x->cross && x->cur == x->nr - 1)
 			emit_cross_guard(x);
 		xlate_group_before(x);
@@ -421,11 +424,9 @@ static void emit_body(struct xlate *x, u64 next, const struct unit *u)
 			return;
 		}
 		xlate_group_after(x, in);
-		open = !ends_unit(in->op) && !(in->op == OP_JMP && !(x->cur + 1 < x->nr));
 	}
-	if (!open)
+	if (ends_unit(last) || last == OP_JMP)
 		return;
-	x->cur = x->nr;
 	if (x->nr == UNIT_MAX_INSNS || x->nr_exits + 1 >= UNIT_MAX_EXITS - 2 || !same_page(x, next))
 		xlate_exit(x, 16, next, false, x->need[x->nr]);
 	else
@@ -510,13 +511,31 @@ static void begin(struct xlate *x, struct tcg_cpu *c, struct tcg_code *k, u64 va
 	x->cross = false;
 	x->group = (struct group){0};
 	x->hi = 0;
-	x->fixed = false;
+	x->fixed = !(mode & TCG_MODE_USER); /* the kernel stays where it is */
 	x->unit = ch->nr_units;
 	x->first_exit = ch->nr_exits;
 	x->first_reloc = ch->nr_relocs;
+	x->marks = &k->insns[ch->nr_insns];
 	x->code = ALIGN_UP(ch->used, 16);
 	x->e = (struct emit){.start = k->rw, .p = k->rw + x->code, .end = k->rw + k->size, .rx = k->rx};
+	x->head = x->e.p;
 	set_mode(x);
+}
+
+/* What will be read and written, while the first instructions are decoded. */
+static void prefetch(const struct xlate *x, const struct unit *u)
+{
+	const u8 *code = x->page + (x->va & (MEM_PAGE_SIZE - 1));
+
+	__builtin_prefetch(code + 64);
+	__builtin_prefetch(code + 128);
+	__builtin_prefetch(u, 1);
+	__builtin_prefetch((const u8 *)u + 64, 1);
+	__builtin_prefetch(x->marks, 1);
+	__builtin_prefetch(&x->k->exits[x->first_exit], 1);
+	__builtin_prefetch(&x->k->relocs[x->first_reloc], 1);
+	for (u32 i = 0; i < 512; i += 64)
+		__builtin_prefetch(x->head + i, 1);
 }
 
 bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u16 mode, u32 *unit)
@@ -531,6 +550,7 @@ bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u16 mode
 	x->page = mem_ptr(&c->t->vm->mem, gpa & ~(MEM_PAGE_SIZE - 1), MEM_PAGE_SIZE);
 	if (!x->page)
 		return false;
+	prefetch(x, u);
 	collect(x, &next);
 	if (k->page2.wanted)
 		return false;
@@ -552,14 +572,14 @@ bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u16 mode
 	emit_poll(x);
 	u->body = (u16)(e_off(&x->e) - u->code);
 	if (x->nr)
-		emit_body(x, next, u);
+		emit_body(x, next);
 	else
 		leave_at(x, va);
 	for (u32 i = 0; i < x->nr_tails; i++)
 		emit_tail(x, i, u);
 	u->code_len = e_off(&x->e) - u->code;
-	u->lo = x->lo;
-	u->hi = x->hi;
+	u->lo = (u16)x->lo;
+	u->hi = (u16)x->hi;
 	u->nr_insns = (u16)x->nr_marks;
 	u->nr_exits = (u16)x->nr_exits;
 	u->nr_relocs = (u16)x->nr_relocs;

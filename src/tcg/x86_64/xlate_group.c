@@ -9,6 +9,7 @@
  */
 #include "tcg/x86_64/xlate_impl.h"
 
+#define MOVED	 (0xf00 | BIT(X86_RCX)) /* guest registers whose use may take a scratch register */
 #define MAX_SPAN 512
 #define MAX_LOOK 20u
 
@@ -23,7 +24,7 @@ u32 xlate_temps_needed(const struct x86_insn *in)
 {
 	u32 homed = 0, n = 0;
 
-	if (!((in->gpr_read | in->gpr_write) & (0xf00 | BIT(X86_RCX))) && (in->rex || in->enc)) /* r8-r11, rcx; no high bytes */
+	if (!((in->gpr_read | in->gpr_write) & MOVED) && (in->rex || in->enc)) /* no high bytes */
 		return 0;
 	for (u32 i = 0; i < in->nr_opnds; i++) {
 		const struct x86_opnd *o = &in->opnd[i];
@@ -53,9 +54,16 @@ static bool is_simple(const struct x86_insn *in)
 	return !m->moffs && m->base < 16 && m->index == X86_NO_REG && m->seg != X86_FS && m->seg != X86_GS && in->adsize == 8;
 }
 
+static bool has_few_temps(const struct x86_insn *in)
+{
+	return !((in->gpr_read | in->gpr_write) & MOVED) || xlate_temps_needed(in) <= 2; /* two high bytes at most */
+}
+
 /* Whether the instruction's code leaves T0 alone, or uses it as the group's. */
 static bool keeps_group(const struct x86_insn *in)
 {
+	if (xlate_traits[in->op] & TRAIT_PLAIN)
+		return in->generic && !in->mem.moffs && (!has_operand(in) || is_simple(in)) && has_few_temps(in);
 	switch (in->op) {
 	case OP_PUSH:
 		return in->opsize == 8 && in->opnd[0].kind != OPND_MEM;
@@ -79,8 +87,8 @@ static bool keeps_group(const struct x86_insn *in)
 			return false;
 		break;
 	}
-	return in->generic && xlate_temps_needed(in) <= 2 && !in->mem.moffs && (!has_operand(in) || is_simple(in)) &&
-	       in->op != OP_CMPXCHG8B && in->op != OP_CMPXCHG16B;
+	return in->generic && has_few_temps(in) && !in->mem.moffs && (!has_operand(in) || is_simple(in)) && in->op != OP_CMPXCHG8B &&
+	       in->op != OP_CMPXCHG16B;
 }
 
 /* For all instructions of the unit, which are asked many times. */
@@ -205,18 +213,10 @@ struct emem xlate_operand(struct xlate *x, const struct x86_insn *in)
 	return xlate_check(x, &(struct check){T0, in->mem.size, 0, in->mem.size, in->mem.access & OPND_W, false, retry});
 }
 
-void xlate_group_before(struct xlate *x)
-{
-	if (x->group.on && !x->keeps[x->cur])
-		x->group.on = false;
-}
-
-void xlate_group_after(struct xlate *x, const struct x86_insn *in)
+void xlate_group_moved(struct xlate *x, const struct x86_insn *in)
 {
 	s32 by;
 
-	if (!x->group.on)
-		return;
 	if (!change_of(in, x->group.base, &by))
 		x->group.on = false;
 	else

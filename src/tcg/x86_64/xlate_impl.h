@@ -28,7 +28,7 @@
 
 enum tail_kind { TAIL_SLOW, TAIL_EXIT, TAIL_GUARD, TAIL_LEAVE };
 
-/* Code out of line, emitted after the unit's body. */
+/* Code out of line, emitted after the unit's body. What belongs to one kind is set where tails of that kind are made. */
 struct tail {
 	u8 kind;
 	bool live;  /* flags must survive */
@@ -58,7 +58,7 @@ struct xlate {
 	bool cross;	/* the last instruction ends in the next page */
 	const u8 *page; /* bytes of the guest page */
 	u8 mode;
-	u16 lo, hi; /* page offsets of all bytes looked at */
+	u32 lo, hi; /* page offsets of all bytes looked at */
 	u32 nr;
 	struct x86_insn insns[UNIT_MAX_INSNS];
 	u64 insn_va[UNIT_MAX_INSNS];
@@ -68,6 +68,8 @@ struct xlate {
 	u32 nr_tails, nr_exits, nr_marks, nr_relocs;
 	u32 unit, first_exit, first_reloc; /* numbers of what is being made */
 	u32 code;			   /* offset of the unit's code */
+	u8 *head;			   /* the same, where it is written */
+	struct unit_insn *marks;
 	bool fixed;
 	struct tail tails[4 * UNIT_MAX_INSNS];
 	/* Offsets of this mode's tables from rsp. */
@@ -94,7 +96,12 @@ static inline bool xlate_live(const struct xlate *x)
 	return x->need[x->cur];
 }
 /* What a copy of the unit must change, `back` bytes before the end of what is emitted. */
-void xlate_reloc(struct xlate *x, u32 kind, u32 back);
+void xlate_add_reloc(struct xlate *x, u32 kind, u32 back);
+static inline void xlate_reloc(struct xlate *x, u32 kind, u32 back)
+{
+	if (!x->fixed)
+		xlate_add_reloc(x, kind, back);
+}
 /* call, jmp to a thunk; mov reg, guest address that moves with the unit's. */
 void xlate_call_thunk(struct xlate *x, u32 thunk);
 void xlate_jmp_thunk(struct xlate *x, u32 thunk);
@@ -123,10 +130,20 @@ struct emem xlate_operand(struct xlate *x, const struct x86_insn *in);
 struct emem xlate_access(struct xlate *x, u32 base, s32 disp, u32 size, bool write);
 /* Scratch registers that the instruction needs beside its operand. */
 u32 xlate_temps_needed(const struct x86_insn *in);
-/* Before the first instruction; around the emission of each instruction. */
+/* Before the first instruction. */
 void xlate_group_prepare(struct xlate *x);
-void xlate_group_before(struct xlate *x);
-void xlate_group_after(struct xlate *x, const struct x86_insn *in);
+/* Around the emission of each instruction. */
+static inline void xlate_group_before(struct xlate *x)
+{
+	if (x->group.on && !x->keeps[x->cur])
+		x->group.on = false;
+}
+void xlate_group_moved(struct xlate *x, const struct x86_insn *in);
+static inline void xlate_group_after(struct xlate *x, const struct x86_insn *in)
+{
+	if (x->group.on)
+		xlate_group_moved(x, in);
+}
 
 /* Guest register -> a host register that may be read: its own, or tmp loaded from its home. */
 u32 xlate_get(struct xlate *x, u32 guest, u32 tmp);
@@ -136,6 +153,15 @@ bool xlate_generic(struct xlate *x, const struct x86_insn *in);
 bool xlate_lea(struct xlate *x, const struct x86_insn *in);
 
 /* xlate_sys.c */
+/* By operation. */
+enum {
+	TRAIT_ALWAYS = 1, /* can be translated */
+	TRAIT_PLAIN = 2,  /* can be translated if insn.generic, by xlate_generic(), with nothing out of the ordinary */
+	TRAIT_EMPTY = 4,  /* no code */
+	TRAIT_FLOW = 8,	  /* xlate_flow() */
+	TRAIT_ENDS = 16,  /* the unit ends after it */
+};
+extern const u8 xlate_traits[OP_NR];
 bool xlate_system(struct xlate *x, const struct x86_insn *in);
 bool xlate_bit_string(struct xlate *x, const struct x86_insn *in);
 bool xlate_transfer(struct xlate *x, const struct x86_insn *in);

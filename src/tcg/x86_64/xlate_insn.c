@@ -17,6 +17,9 @@ struct enc {
 	bool rcx_write;
 };
 
+/* Guest registers that are not in the host registers of their number. */
+#define RENAMED (0xf00 | BIT(X86_RCX) | BIT(X86_RSP))
+
 static u32 take_temp(struct enc *n)
 {
 	static const u8 order[] = {T1, T0, T2};
@@ -335,18 +338,53 @@ static void place_memory(struct xlate *x, const struct x86_insn *in, struct enc 
 	n->temps &= ~(u32)(BIT(n->at.base) | BIT(n->at.index));
 }
 
+/* Where no register of the instruction has another number on the host, and there is no memory operand, it is as the guest has it. */
+static bool copy_insn(struct xlate *x, const struct x86_insn *in)
+{
+	if ((in->gpr_read | in->gpr_write) & RENAMED || in->enc || in->nr_prefixes || (in->has_modrm && in->mod != 3) || in->mem.moffs)
+		return false;
+	st_le64(x->e.p, ld_le64(in->bytes));
+	st_le64(x->e.p + 7, ld_le64(in->bytes + 7));
+	x->e.p += in->len;
+	return true;
+}
+
+/* The same for the operands beside memory: then their fields are right as they are. */
+static bool keeps_operands(const struct x86_insn *in, struct enc *n)
+{
+	if (in->enc || in->op >= OP_PUSH || !(xlate_traits[in->op] & TRAIT_PLAIN))
+		return false;
+	if ((in->gpr_read | in->gpr_write) & BIT(X86_RCX) && in->mem.base != X86_RCX && in->mem.index != X86_RCX)
+		return false;
+	for (u32 i = 0; i < in->nr_opnds; i++) {
+		const struct x86_opnd *o = &in->opnd[i];
+
+		if (o->kind == OPND_GPR8H || (o->kind == OPND_GPR && BIT(o->reg) & RENAMED))
+			return false;
+		n->need_rex |= o->kind == OPND_GPR && o->size == 1 && o->reg >= 4;
+	}
+	return true;
+}
+
 bool xlate_generic(struct xlate *x, const struct x86_insn *in)
 {
-	struct enc n = {.reg = in->reg, .rm = in->rm, .vvvv = in->vvvv, .high_guest = HOME};
+	struct enc n;
 	bool ok;
 
+	if (copy_insn(x, in))
+		return true;
 	if (in->mem.moffs)
 		return false;
+	n = (struct enc){.reg = in->reg, .rm = in->rm, .vvvv = in->vvvv, .high_guest = HOME};
 	n.temps = BIT(T1) | BIT(T2) | (x->group.on ? 0 : (u32)BIT(T0));
 	if (in->has_modrm && in->mod != 3) {
 		if (!in->mem.access || in->mem.size == 0 || in->mem.size > 64)
 			return false;
 		place_memory(x, in, &n);
+		if (keeps_operands(in, &n)) {
+			emit_insn(x, in, &n);
+			return true;
+		}
 	}
 	ok = place_rcx(x, in, &n) && place_operands(x, in, &n);
 	if (!ok)

@@ -309,6 +309,34 @@ bool xlate_bit_string(struct xlate *x, const struct x86_insn *in)
 
 /* Instructions that the interpreter may execute between others of a unit. What changes the mode, the address space or rip is not among
  * them. */
+const u8 xlate_traits[OP_NR] = {
+	[OP_ADD... OP_SHRD] = TRAIT_PLAIN,
+	[OP_BSF... OP_MOVDIRI] = TRAIT_PLAIN,
+	[OP_XCHG... OP_CMPXCHG] = TRAIT_PLAIN,
+	[OP_CMOV... OP_CRC32] = TRAIT_PLAIN,
+	[OP_BT... OP_BTC] = TRAIT_ALWAYS,
+	[OP_LEA] = TRAIT_ALWAYS,
+	[OP_NOP] = TRAIT_ALWAYS | TRAIT_EMPTY,
+	[OP_ENDBR] = TRAIT_ALWAYS | TRAIT_EMPTY,
+	[OP_PREFETCH] = TRAIT_ALWAYS | TRAIT_EMPTY,
+	[OP_PUSH] = TRAIT_ALWAYS | TRAIT_FLOW,
+	[OP_POP] = TRAIT_ALWAYS | TRAIT_FLOW,
+	[OP_LEAVE] = TRAIT_ALWAYS | TRAIT_FLOW,
+	[OP_JMP] = TRAIT_ALWAYS | TRAIT_FLOW,
+	[OP_JCC] = TRAIT_ALWAYS | TRAIT_FLOW,
+	[OP_CALL] = TRAIT_ALWAYS | TRAIT_FLOW | TRAIT_ENDS,
+	[OP_CALL_IND] = TRAIT_ALWAYS | TRAIT_FLOW | TRAIT_ENDS,
+	[OP_JMP_IND] = TRAIT_ALWAYS | TRAIT_FLOW | TRAIT_ENDS,
+	[OP_JRCXZ] = TRAIT_ALWAYS | TRAIT_FLOW | TRAIT_ENDS,
+	[OP_LOOP] = TRAIT_ALWAYS | TRAIT_FLOW | TRAIT_ENDS,
+	[OP_RET] = TRAIT_ALWAYS | TRAIT_FLOW | TRAIT_ENDS,
+	[OP_SYSCALL] = TRAIT_ENDS, /* these change the mode */
+	[OP_SYSRET] = TRAIT_ENDS,
+	[OP_IRET] = TRAIT_ENDS,
+	[OP_STAC] = TRAIT_ENDS,
+	[OP_CLAC] = TRAIT_ENDS,
+};
+
 bool xlate_is_callout(u32 op)
 {
 	switch (op) {
