@@ -63,9 +63,10 @@ def _die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def run(name, cmd, end, timeout):
+def run(name, cmd, end, timeout, heard=None):
     """Runs a VMM until a console line begins with `end` or its process ends: [(seconds since exec, line)], (seconds, exit code or None).
-    A VMM that prints `end` has two seconds to end by itself; after that, and after the time-out, it is killed."""
+    A VMM that prints `end` has two seconds to end by itself; after that, and after the time-out, it is killed. heard(pid, line) is told of
+    each line at once."""
     start = time.monotonic()
     lines, pending, deadline, ended = [], b"", start + timeout, False
     vmm = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent)
@@ -80,6 +81,8 @@ def run(name, cmd, end, timeout):
                 break
             *whole, pending = (pending + data).split(b"\n")
             lines += [(now, line.decode(errors="replace").rstrip("\r")) for line in whole]
+            for line in whole if heard else []:
+                heard(vmm.pid, line.decode(errors="replace"))
             if not ended and any(line.startswith(end.encode()) for line in whole):
                 ended, deadline = True, min(deadline, time.monotonic() + 2)
         lines += [(time.monotonic() - start, pending.decode(errors="replace"))] if pending else []

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <string.h>
 
+#include "fuzz/input.h"
 #include "tests/dev/echo_device.h"
 #include "tests/dev/fake_driver.h"
 
@@ -28,19 +29,6 @@ enum op {
 #define MAX_OPS	      400u
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
-
-struct input {
-	const u8 *at, *end;
-};
-
-static u64 take(struct input *in, u32 bytes)
-{
-	u64 v = 0;
-
-	for (u32 i = 0; i < bytes && in->at < in->end; i++)
-		v |= (u64)*in->at++ << (8 * i);
-	return v;
-}
 
 /* Mostly addresses that are RAM, and those around its limits. */
 static u64 take_address(struct input *in)

@@ -12,10 +12,15 @@
 	X(rtc_cmos) \
 	X(uart16550) \
 	X(vmgenid) \
+	X(virtio_balloon) \
 	X(virtio_blk) \
 	X(virtio_net) \
+	X(virtio_pmem) \
+	X(virtio_vsock) \
 	X(virtio_console) \
-	X(virtio_rng)
+	X(virtio_rng) \
+	X(virtio_mem) \
+	X(vhost_user_fs)
 
 #define DECLARE_CLASS(name) extern const struct device_class name##_class;
 #define LIST_CLASS(name)    &name##_class,

@@ -6,6 +6,9 @@
   tools/test --quick    without the nested host (about two minutes)
   tools/test -k WORD    only system tests whose name holds WORD (builds first)
   tools/test --long tcg the software accelerator under Debian's programs (tests/system/long): hours; -k WORD takes some of them
+  tools/test --long vsock 1 GiB each way over vsock, a thousand connections: minutes
+  tools/test --long fuzz every fuzz target for a CPU hour (HUSK_FUZZ_SECONDS); goes on where it was stopped (fuzz/run.py); -k WORD: some
+  tools/test --long load 64 clients of the API with 1,000 requests each: half a minute
 
 Ends with one line: N passed, N failed, N skipped. A skip is printed with its reason.
 """
@@ -87,7 +90,16 @@ def pytests(tally, name, *args):
                env={"HUSK": str(ROOT / "build" / "husk"), **({"HUSK_LONG": "1"} if name.startswith("long-") else {})})
 
 
+def fuzz(tally, word):
+    if build(tally, "build-asan"):
+        junit = ROOT / "build-asan" / "junit-fuzz.xml"
+        tally.step("fuzz", ["fuzz/run.py", f"--junit={junit}", *([word] if word else [])], junit=junit)
+
+
 def run(tally, opts):
+    if opts.long == "fuzz":
+        fuzz(tally, opts.k)
+        return
     if not build(tally, "build"):
         return
     images = tally.step("guest images", ["tools/mkguest", *(["--full"] if opts.long else [])])  # unit tests read Debian's kernels too
@@ -114,7 +126,7 @@ def run(tally, opts):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="tools/test")
     parser.add_argument("--quick", action="store_true", help="leave out what needs the nested host")
-    parser.add_argument("--long", choices=["tcg"], help="tests that take hours, and nothing else")
+    parser.add_argument("--long", choices=["tcg", "vsock", "load", "fuzz"], help="tests that take hours, and nothing else")
     parser.add_argument("-k", metavar="WORD", help="only system tests whose name holds WORD")
     tally = Tally()
     run(tally, parser.parse_args())

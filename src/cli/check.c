@@ -9,15 +9,13 @@
 #include <unistd.h>
 
 #include "cli/args.h"
-#include "cli/cli.h"
+#include "cli/check.h"
 #include "vmm/accel.h"
 #include "vmm/base/suggest.h"
 
 #define UFFD_USER_MODE_ONLY 1 /* <linux/userfaultfd.h> of kernels from 5.11 on */
 
-enum verdict { VERDICT_OK, VERDICT_WARN, VERDICT_FAIL };
-
-static void PRINTF_LIKE(3, 4) say(enum verdict v, const char *what, const char *fmt, ...)
+void check_say(enum verdict v, const char *what, const char *fmt, ...)
 {
 	static const char *const words[] = {"ok", "warn", "fail"};
 	va_list ap;
@@ -36,9 +34,10 @@ static bool check_accel(const struct accel_ops *accel, enum verdict if_not)
 	bool usable = accel->probe(&e) == 0;
 
 	if (usable)
-		say(VERDICT_OK, accel->name, "usable%s", accel->native ? "" : "; runs guests slower than hardware virtualization would");
+		check_say(VERDICT_OK, accel->name, "usable%s",
+			  accel->native ? "" : "; runs guests slower than hardware virtualization would");
 	else
-		say(if_not, accel->name, "%s", e.msg);
+		check_say(if_not, accel->name, "%s", e.msg);
 	return usable;
 }
 
@@ -55,9 +54,9 @@ static bool check_accels(void)
 	for (u32 i = 0; accel_list[i]; i++)
 		check_accel(accel_list[i], first ? VERDICT_WARN : VERDICT_FAIL);
 	if (first)
-		say(VERDICT_OK, "accelerator", "VMs run under %s unless they ask for another", first->name);
+		check_say(VERDICT_OK, "accelerator", "VMs run under %s unless they ask for another", first->name);
 	else
-		say(VERDICT_FAIL, "accelerator", "none is usable: this host cannot run a VM until a line above is mended");
+		check_say(VERDICT_FAIL, "accelerator", "none is usable: this host cannot run a VM until a line above is mended");
 	return first;
 }
 
@@ -68,10 +67,11 @@ static void check_io_uring(void)
 
 	if (r == 0) {
 		io_uring_queue_exit(&ring);
-		say(VERDICT_OK, "io_uring", "available");
+		check_say(VERDICT_OK, "io_uring", "available");
 	} else {
-		say(VERDICT_WARN, "io_uring",
-		    "%s; drives with io_engine Async need it (kernel 5.10 or newer, sysctl kernel.io_uring_disabled=0)", strerror(-r));
+		check_say(VERDICT_WARN, "io_uring",
+			  "%s; drives with io_engine Async need it (kernel 5.10 or newer, sysctl kernel.io_uring_disabled=0)",
+			  strerror(-r));
 	}
 }
 
@@ -80,12 +80,13 @@ static void check_tap(void)
 	auto_fd int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
 
 	if (fd >= 0)
-		say(VERDICT_OK, "tap", "/dev/net/tun opens; making a tap also takes CAP_NET_ADMIN, or one made for this user beforehand");
+		check_say(VERDICT_OK, "tap",
+			  "/dev/net/tun opens; making a tap also takes CAP_NET_ADMIN, or one made for this user beforehand");
 	else if (errno == ENOENT || errno == ENODEV)
-		say(VERDICT_WARN, "tap", "/dev/net/tun: %s; network interfaces need it: modprobe tun", strerror(errno));
+		check_say(VERDICT_WARN, "tap", "/dev/net/tun: %s; network interfaces need it: modprobe tun", strerror(errno));
 	else
-		say(VERDICT_WARN, "tap", "/dev/net/tun: %s; network interfaces need it: give this user read and write access",
-		    strerror(errno));
+		check_say(VERDICT_WARN, "tap", "/dev/net/tun: %s; network interfaces need it: give this user read and write access",
+			  strerror(errno));
 }
 
 static void check_userfaultfd(void)
@@ -95,10 +96,10 @@ static void check_userfaultfd(void)
 	if (fd < 0)
 		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
 	if (fd >= 0)
-		say(VERDICT_OK, "userfaultfd", "available");
+		check_say(VERDICT_OK, "userfaultfd", "available");
 	else
-		say(VERDICT_WARN, "userfaultfd", "%s; loading memory on demand needs it: give this user access to /dev/userfaultfd",
-		    strerror(errno));
+		check_say(VERDICT_WARN, "userfaultfd", "%s; loading memory on demand needs it: give this user access to /dev/userfaultfd",
+			  strerror(errno));
 }
 
 /* First number in a file of sysfs, -1 when there is none. */
@@ -121,21 +122,22 @@ static void check_huge_pages(void)
 	bool transparent = access("/sys/kernel/mm/transparent_hugepage/enabled", F_OK) == 0;
 
 	if (free_pages > 0)
-		say(VERDICT_OK, "huge pages", "%ld of 2 MiB free%s", free_pages, transparent ? "; transparent ones too" : "");
+		check_say(VERDICT_OK, "huge pages", "%ld of 2 MiB free%s", free_pages, transparent ? "; transparent ones too" : "");
 	else
-		say(VERDICT_WARN, "huge pages", "none of 2 MiB free; machine-config huge_pages 2M needs them: sysctl vm.nr_hugepages=N%s",
-		    transparent ? " (Transparent works)" : "");
+		check_say(VERDICT_WARN, "huge pages",
+			  "none of 2 MiB free; machine-config huge_pages 2M needs them: sysctl vm.nr_hugepages=N%s",
+			  transparent ? " (Transparent works)" : "");
 }
 
 static void check_cgroup(void)
 {
 	if (access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0)
-		say(VERDICT_OK, "cgroup", "version 2");
+		check_say(VERDICT_OK, "cgroup", "version 2");
 	else if (access("/sys/fs/cgroup/cpu", F_OK) == 0 || access("/sys/fs/cgroup/memory", F_OK) == 0)
-		say(VERDICT_WARN, "cgroup",
-		    "version 1; KVM starts VMs some 25 ms slower there: boot with systemd.unified_cgroup_hierarchy=1");
+		check_say(VERDICT_WARN, "cgroup",
+			  "version 1; KVM starts VMs some 25 ms slower there: boot with systemd.unified_cgroup_hierarchy=1");
 	else
-		say(VERDICT_WARN, "cgroup", "not mounted; only limits on VMs need it: mount -t cgroup2 none /sys/fs/cgroup");
+		check_say(VERDICT_WARN, "cgroup", "not mounted; only limits on VMs need it: mount -t cgroup2 none /sys/fs/cgroup");
 }
 
 static int check_one_accel(const char *name, struct err *e)
@@ -152,23 +154,39 @@ static int check_one_accel(const char *name, struct err *e)
 	return EXIT_ERROR;
 }
 
-int cmd_check(int argc, char **argv, struct err *e)
+static int parse(int argc, char **argv, const char **accel, const char **pid, bool *sandbox, struct err *e)
 {
-	const char *accel = NULL;
 	struct args a;
-	bool can_run;
 
 	args_init(&a, argc, argv);
 	while (args_next(&a)) {
-		if (strcmp(a.name, "accelerator") != 0) {
-			err_set(e, -EINVAL, "husk check: \"%s%s\" is not understood; usage: husk check [--accelerator NAME]",
+		const char **value = !strcmp(a.name, "accelerator") ? accel : !strcmp(a.name, "pid") ? pid : NULL;
+
+		if (!strcmp(a.name, "sandbox")) {
+			if (args_no_value(&a, e) < 0)
+				return -EINVAL;
+			*sandbox = true;
+		} else if (!value) {
+			return err_set(
+				e, -EINVAL,
+				"husk check: \"%s%s\" is not understood; usage: husk check [--accelerator NAME | --sandbox [--pid N]]",
 				*a.name ? "--" : "", *a.name ? a.name : a.value);
-			return EXIT_USAGE;
+		} else if (!(*value = args_value(&a, e))) {
+			return -EINVAL;
 		}
-		accel = args_value(&a, e);
-		if (!accel)
-			return EXIT_USAGE;
 	}
+	return *pid && !*sandbox ? err_set(e, -EINVAL, "husk check: --pid goes with --sandbox") : 0;
+}
+
+int cmd_check(int argc, char **argv, struct err *e)
+{
+	const char *accel = NULL, *pid = NULL;
+	bool can_run, sandbox = false;
+
+	if (parse(argc, argv, &accel, &pid, &sandbox, e) < 0)
+		return EXIT_USAGE;
+	if (sandbox)
+		return check_sandbox(pid, e);
 	if (accel)
 		return check_one_accel(accel, e);
 	can_run = check_accels();

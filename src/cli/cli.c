@@ -7,10 +7,13 @@
 
 const struct command commands[] = {
 	{"run", "[CONFIG.json] [flags]", "run a VM in the foreground", cmd_run, help_run},
-	{"check", "[--accelerator NAME]", "what of this host husk can use, and what to do where something is missing", cmd_check,
-	 help_check},
+	{"check", "[--accelerator NAME | --sandbox]", "what of this host husk can use, and what to do where something is missing",
+	 cmd_check, help_check},
 	{"config", "schema | docs | check FILE [flags]", "the configuration's JSON Schema and manual; check a file", cmd_config,
 	 help_config},
+	{"api", "schema | routes", "the REST API as OpenAPI 3; its routes as a table", cmd_api, help_api},
+	{"ctl", "SOCKET COMMAND", "a running VM: status, pause, balloon, drives, metrics, ...", cmd_ctl, help_ctl},
+	{"completion", "bash | zsh | fish", "what a shell offers after a Tab", cmd_completion, NULL},
 	{"version", "", "print the version", cmd_version, NULL},
 	{"help", "[COMMAND | firecracker]", "this text, or more about one command", cmd_help, NULL},
 	{NULL, NULL, NULL, NULL, NULL},
@@ -20,8 +23,8 @@ void help_general(FILE *out)
 {
 	fputs("husk runs a kernel in a small virtual machine.\n\n", out);
 	for (const struct command *c = commands; c->name; c++)
-		fprintf(out, "  husk %-8s%-36s%s\n", c->name, c->usage, c->summary);
-	fputs("\n  husk --no-api --config-file FILE ...          Firecracker's own command line (husk help firecracker)\n"
+		fprintf(out, "  husk %-11s%-36s%s\n", c->name, c->usage, c->summary);
+	fputs("\n  husk --api-sock PATH ...                      Firecracker's own command line (husk help firecracker)\n"
 	      "\nA first VM:  husk run --kernel vmlinuz --initrd initrd.img\n"
 	      "Manual: docs/cli.md, docs/config.md, husk(1)\n",
 	      out);
@@ -41,11 +44,13 @@ void help_run(FILE *out)
 	      "VM.\n\nFlags:\n",
 	      out);
 	config_flags_help(out);
-	fputs("  --trace PATTERNS        Print the events that match, like 'virtio_*,bus_*'; \"help\" lists them\n"
+	fputs("  --api-sock PATH         Serve the REST API on this unix socket (docs/api.md)\n"
+	      "  --trace PATTERNS        Print the events that match, like 'virtio_*,bus_*'; \"help\" lists them\n"
+	      "  --no-seccomp            No filters of system calls (docs/sandbox.md)\n"
 	      "  --trace-file FILE       Where they go; standard error when absent\n"
 	      "\nExit codes: 0 powered off, or ended from the host; 1 error; 2 usage; 10 reboot; 11 guest panic; 12 guest crash (triple "
 	      "fault);\n"
-	      "13 the accelerator could not go on.\n",
+	      "13 the accelerator could not go on; 148 a system call that husk forbids itself (docs/sandbox.md).\n",
 	      out);
 }
 
@@ -57,22 +62,29 @@ void help_config(FILE *out)
 	      out);
 }
 
+void help_api(FILE *out)
+{
+	fputs("\n  schema         OpenAPI 3 of what --api-sock serves\n"
+	      "  routes         the same as a short table, in Markdown\n",
+	      out);
+}
+
 void help_check(FILE *out)
 {
 	fputs("\nOne line each: ok, warn or fail. Exit code 0 when a VM can run here, 1 when not.\n"
-	      "  --accelerator NAME      just this one: 0 only when it is usable\n",
+	      "  --accelerator NAME      just this one: 0 only when it is usable\n"
+	      "  --sandbox               what confines VMs here; with --pid N what confines that one, thread by thread\n",
 	      out);
 }
 
 void help_firecracker(FILE *out)
 {
-	fputs("husk --no-api --config-file FILE [flags]: run a VM as `firecracker` " FIRECRACKER_VERSION " does\n\n"
-	      "Taken as by Firecracker: --config-file --no-api --id --boot-timer --log-path --level --module --show-level "
-	      "--show-log-origin\n"
-	      "--metrics-path --version. Accepted, without effect: --api-sock --no-seccomp --seccomp-filter --enable-pci --start-time-us\n"
-	      "--start-time-cpu-us --parent-cpu-time-us --http-api-max-payload-size --mmds-size-limit. Refused: --metadata "
-	      "--snapshot-version\n"
-	      "--describe-snapshot. There is no API server yet: without --no-api husk ends with an error.\n"
+	fputs("husk [--api-sock PATH] [flags]: a VM as `firecracker` " FIRECRACKER_VERSION " runs it, configured over its REST API\n\n"
+	      "Taken as by Firecracker: --api-sock (/run/firecracker.socket) --config-file --no-api --id --boot-timer --log-path --level\n"
+	      "--module --show-level --show-log-origin --metrics-path --metadata --mmds-size-limit --http-api-max-payload-size --version\n"
+	      "--no-seccomp.\n"
+	      "Accepted, without effect: --enable-pci --start-time-us --start-time-cpu-us\n"
+	      "--parent-cpu-time-us. Refused: --seccomp-filter --snapshot-version --describe-snapshot. Husk's own: --accelerator.\n"
 	      "The log goes to standard output until --log-path. Exit codes: 0; 1 error; 153 command line not understood.\n",
 	      out);
 }

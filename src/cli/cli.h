@@ -7,9 +7,8 @@
 
 #include <stdio.h>
 
+#include "api/firecracker.h"
 #include "vmm/base/err.h"
-
-#define FIRECRACKER_VERSION "1.17.0" /* whose command line and configuration file husk takes */
 
 /* docs/cli.md lists them for users. */
 enum exit_code {
@@ -37,7 +36,10 @@ int cli_main(int argc, char **argv, struct err *e);
 
 int cmd_run(int argc, char **argv, struct err *e);
 int cmd_config(int argc, char **argv, struct err *e);
+int cmd_api(int argc, char **argv, struct err *e);
 int cmd_check(int argc, char **argv, struct err *e);
+int cmd_ctl(int argc, char **argv, struct err *e);
+int cmd_completion(int argc, char **argv, struct err *e);
 int cmd_version(int argc, char **argv, struct err *e);
 int cmd_help(int argc, char **argv, struct err *e);
 /* Firecracker's own command line: flags only. argv[0] is the program. */
@@ -47,7 +49,9 @@ void help_general(FILE *out);
 void help_command(FILE *out, const struct command *c);
 void help_run(FILE *out);
 void help_config(FILE *out);
+void help_api(FILE *out);
 void help_check(FILE *out);
+void help_ctl(FILE *out);
 void help_firecracker(FILE *out);
 
 #endif

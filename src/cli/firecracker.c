@@ -1,23 +1,35 @@
 /*
  * firecracker.c: Firecracker's own command line, so that what starts Firecracker can start husk: its flags, its log lines, its exit codes.
- * The API server is not there yet: --no-api --config-file is what runs.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <json-c/json_object.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "api/mmds.h"
+#include "api/server.h"
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/invocation.h"
 #include "cli/session.h"
+#include "vmm/base/json.h"
 
 enum fc_kind {
 	FC_CONFIG, /* husk's flag of the same name */
 	FC_CONFIG_FILE,
 	FC_NO_API,
+	FC_API_SOCK,
+	FC_METADATA,
+	FC_MAX_PAYLOAD,
+	FC_MMDS_LIMIT,
+	FC_START,
+	FC_START_CPU,
+	FC_PARENT_CPU,
 	FC_VERSION,
 	FC_HELP,
+	FC_NO_SECCOMP,
 	FC_IGNORED,	/* nothing to do for it */
 	FC_WITHOUT,	/* accepted, but what it asks for is missing: a warning */
 	FC_UNSUPPORTED, /* refused */
@@ -31,35 +43,41 @@ struct fc_flag {
 };
 
 static const struct fc_flag fc_flags[] = {
-	{"api-sock", true, FC_IGNORED, NULL},
+	{"accelerator", true, FC_CONFIG, NULL}, /* husk's own */
+	{"api-sock", true, FC_API_SOCK, NULL},
 	{"boot-timer", false, FC_CONFIG, NULL},
 	{"config-file", true, FC_CONFIG_FILE, NULL},
 	{"describe-snapshot", true, FC_UNSUPPORTED, "husk has no snapshots yet"},
 	{"enable-pci", false, FC_WITHOUT, "husk has no PCI bus yet: devices are on virtio-mmio"},
 	{"help", false, FC_HELP, NULL},
-	{"http-api-max-payload-size", true, FC_IGNORED, NULL},
+	{"http-api-max-payload-size", true, FC_MAX_PAYLOAD, NULL},
 	{"id", true, FC_CONFIG, NULL},
 	{"level", true, FC_CONFIG, NULL},
 	{"log-path", true, FC_CONFIG, NULL},
-	{"metadata", true, FC_UNSUPPORTED, "husk has no metadata service yet"},
+	{"metadata", true, FC_METADATA, NULL},
 	{"metrics-path", true, FC_CONFIG, NULL},
-	{"mmds-size-limit", true, FC_IGNORED, NULL},
+	{"mmds-size-limit", true, FC_MMDS_LIMIT, NULL},
 	{"module", true, FC_CONFIG, NULL},
 	{"no-api", false, FC_NO_API, NULL},
-	{"no-seccomp", false, FC_IGNORED, NULL},
-	{"parent-cpu-time-us", true, FC_IGNORED, NULL},
-	{"seccomp-filter", true, FC_WITHOUT, "husk has no seccomp filters yet: the filter is not installed"},
+	{"no-seccomp", false, FC_NO_SECCOMP, NULL},
+	{"parent-cpu-time-us", true, FC_PARENT_CPU, NULL},
+	{"seccomp-filter", true, FC_UNSUPPORTED,
+	 "husk makes its filters itself, from what the parts of each VM declare, and loads none that were compiled for Firecracker; leave "
+	 "it out"},
 	{"show-level", false, FC_CONFIG, NULL},
 	{"show-log-origin", false, FC_CONFIG, NULL},
 	{"snapshot-version", false, FC_UNSUPPORTED, "husk has no snapshots yet"},
-	{"start-time-cpu-us", true, FC_IGNORED, NULL},
-	{"start-time-us", true, FC_IGNORED, NULL},
+	{"start-time-cpu-us", true, FC_START_CPU, NULL},
+	{"start-time-us", true, FC_START, NULL},
 	{"version", false, FC_VERSION, NULL},
 };
 
 struct fc_args {
 	struct invocation inv;
-	bool no_api, version, help;
+	bool no_api, no_seccomp, version, help;
+	const char *api_sock, *metadata;
+	u64 max_payload, mmds_limit; /* bytes; mmds_limit 0: max_payload */
+	u64 start_us, start_cpu_us, parent_cpu_us;
 	u64 warnings; /* bit i: fc_flags[i].text is to be logged */
 };
 
@@ -85,6 +103,28 @@ static int unknown_flag(const struct args *a, struct err *e)
 		       a->name, suggest_text(&s, "--"));
 }
 
+static int take_bytes(const struct fc_flag *flag, const char *value, u64 *out, struct err *e)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtoull(value, &end, 10);
+	if (errno || *end || !isdigit((unsigned char)*value) || *out > JSON_MAX_BYTES)
+		return err_set(e, -EINVAL, "--%s: expected a number of bytes up to %llu, found \"%s\"", flag->name, JSON_MAX_BYTES, value);
+	return 0;
+}
+
+static int take_us(const struct fc_flag *flag, const char *value, u64 *out, struct err *e)
+{
+	char *end;
+
+	errno = 0;
+	*out = strtoull(value, &end, 10);
+	if (errno || *end || !isdigit((unsigned char)*value))
+		return err_set(e, -EINVAL, "--%s: expected a number of microseconds, found \"%s\"", flag->name, value);
+	return 0;
+}
+
 static int take_flag(struct fc_args *fc, const struct fc_flag *flag, const char *value, struct err *e)
 {
 	struct config_flag config_flag;
@@ -100,11 +140,30 @@ static int take_flag(struct fc_args *fc, const struct fc_flag *flag, const char 
 	case FC_NO_API:
 		fc->no_api = true;
 		break;
+	case FC_API_SOCK:
+		fc->api_sock = value;
+		break;
+	case FC_METADATA:
+		fc->metadata = value;
+		break;
+	case FC_MAX_PAYLOAD:
+		return take_bytes(flag, value, &fc->max_payload, e);
+	case FC_MMDS_LIMIT:
+		return take_bytes(flag, value, &fc->mmds_limit, e);
+	case FC_START:
+		return take_us(flag, value, &fc->start_us, e);
+	case FC_START_CPU:
+		return take_us(flag, value, &fc->start_cpu_us, e);
+	case FC_PARENT_CPU:
+		return take_us(flag, value, &fc->parent_cpu_us, e);
 	case FC_VERSION:
 		fc->version = true;
 		break;
 	case FC_HELP:
 		fc->help = true;
+		break;
+	case FC_NO_SECCOMP:
+		fc->no_seccomp = true;
 		break;
 	case FC_IGNORED:
 		break;
@@ -155,18 +214,16 @@ static void read_logger(const struct fc_args *fc, struct json_object *root, stru
 	json_object_put(root);
 }
 
-/* The whole configuration into *c; on failure just its logger. */
-static int read_config(const struct fc_args *fc, struct config *c, struct err *e)
+/* The whole configuration into *c and, as JSON, *root, the caller's; on failure just the logger. */
+static int read_config(const struct fc_args *fc, struct config *c, struct json_object **root, struct err *e)
 {
-	struct json_object *root = NULL;
-	int r = invocation_json(&fc->inv, &root, e);
+	int r = invocation_json(&fc->inv, root, e);
 
 	*c = (struct config){0};
 	if (r == 0)
-		r = config_parse(c, root, invocation_origin(&fc->inv), e);
+		r = invocation_check(&fc->inv, *root, !fc->inv.config_path, c, e);
 	if (r < 0)
-		read_logger(fc, root, c);
-	json_object_put(root);
+		read_logger(fc, *root, c);
 	return r;
 }
 
@@ -193,29 +250,60 @@ static int log_end(struct log *log, const struct err *e, int r, enum vm_end end)
 	return good ? EXIT_OK : EXIT_ERROR;
 }
 
+static int run_session(const struct fc_args *fc, const struct config *c, struct json_object *root, struct log *log, enum vm_end *end,
+		       struct err *e)
+{
+	struct trace trace = {0};
+	struct mmds mmds;
+	struct session s = {
+		.log = log,
+		.trace = &trace,
+		.mmds = &mmds,
+		.started = fc->inv.config_path ? "Successfully started microvm that was configured from one single json"
+					       : "The microVM is built",
+		.api_sock = fc->no_api ? NULL : fc->api_sock,
+		.no_seccomp = fc->no_seccomp,
+		.max_payload = fc->max_payload,
+		.start_us = fc->start_us,
+		.start_cpu_us = fc->start_cpu_us,
+		.parent_cpu_us = fc->parent_cpu_us,
+		.doc = root,
+	};
+	int r = 0;
+
+	mmds_init(&mmds, fc->mmds_limit ? fc->mmds_limit : fc->max_payload);
+	if (fc->metadata)
+		r = mmds_load(&mmds, fc->metadata, e);
+	if (r == 0)
+		r = session_run(&s, fc->inv.config_path ? c : NULL, end, e);
+	mmds_fini(&mmds);
+	return r;
+}
+
 static int run(const struct fc_args *fc, struct err *e)
 {
+	struct json_object *root = NULL;
 	struct config c;
-	struct trace trace = {0};
 	enum vm_end end = VM_END_NONE;
 	struct log log;
-	int config_result = read_config(fc, &c, e);
+	int config_result = read_config(fc, &c, &root, e);
 	int r = session_log(&log, &c, STDOUT_FILENO, LOG_INFO, config_result < 0 ? NULL : e);
 
 	log_start(fc, &log);
 	if (config_result < 0)
 		log_error(&log, "Configuration for VMM from one single json failed");
 	else if (r == 0)
-		r = session_run(&c, &log, &trace, "Successfully started microvm that was configured from one single json", &end, e);
+		r = run_session(fc, &c, root, &log, &end, e);
 	r = log_end(&log, e, config_result < 0 ? config_result : r, end);
 	log_fini(&log);
 	config_fini(&c);
+	json_object_put(root);
 	return r;
 }
 
 int cmd_firecracker(int argc, char **argv, struct err *e)
 {
-	struct fc_args fc = {0};
+	struct fc_args fc = {.api_sock = "/run/firecracker.socket", .max_payload = SERVER_DEFAULT_MAX_PAYLOAD};
 	int code = EXIT_OK;
 
 	if (parse(&fc, argc, argv, e) < 0) {
@@ -224,9 +312,6 @@ int cmd_firecracker(int argc, char **argv, struct err *e)
 		help_firecracker(stdout);
 	} else if (fc.version) {
 		puts("Firecracker v" FIRECRACKER_VERSION "\nhusk " HUSK_VERSION);
-	} else if (!fc.no_api) {
-		err_set(e, -EOPNOTSUPP, "husk has no API server yet; add --no-api (and --config-file FILE)");
-		code = EXIT_ERROR;
 	} else {
 		code = run(&fc, e);
 	}

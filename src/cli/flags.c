@@ -336,11 +336,17 @@ static int append_item(const struct device_class *cls, const char *value, struct
 int config_flag_apply(const struct config_flag *flag, const char *value, struct json_object *root, struct err *e)
 {
 	struct json_object *obj;
+	bool made;
+	int r;
 
 	if (flag->field)
 		return apply_field(flag, value, root);
 	if (flag->cls->list)
 		return append_item(flag->cls, value, root, e);
+	made = !json_object_object_get(root, flag->cls->section);
 	obj = section_object(root, flag->cls->section);
-	return obj && value ? put_parts(flag->cls, value, obj, e) : 0;
+	r = obj && value ? put_parts(flag->cls, value, obj, e) : 0;
+	if (r == 0 && obj && made)
+		add_required_defaults(flag->cls->config, obj);
+	return r;
 }

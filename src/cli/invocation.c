@@ -8,7 +8,7 @@
 #include "cli/args.h"
 #include "vmm/base/json.h"
 
-static const char *const own_options[] = {"help", "trace", "trace-file"};
+static const char *const own_options[] = {"api-sock", "help", "no-seccomp", "trace", "trace-file"};
 
 void invocation_add(struct invocation *inv, const struct config_flag *flag, const char *value)
 {
@@ -32,12 +32,19 @@ static int unknown_flag(const char *name, struct err *e)
 
 static int take_option(struct invocation *inv, struct args *a, struct err *e)
 {
-	const char **own = !strcmp(a->name, "trace") ? &inv->trace : !strcmp(a->name, "trace-file") ? &inv->trace_file : NULL;
+	const char **own = !strcmp(a->name, "trace")	    ? &inv->trace
+			   : !strcmp(a->name, "trace-file") ? &inv->trace_file
+			   : !strcmp(a->name, "api-sock")   ? &inv->api_sock
+							    : NULL;
 	struct config_flag flag;
 	const char *value = NULL;
 
 	if (own)
 		return (*own = args_value(a, e)) ? 0 : -EINVAL;
+	if (!strcmp(a->name, "no-seccomp")) {
+		inv->no_seccomp = true;
+		return args_no_value(a, e);
+	}
 	if (!config_flag_find(a->name, &flag))
 		return unknown_flag(a->name, e);
 	if (flag.metavar)
@@ -103,6 +110,31 @@ static int merge_flags(const struct invocation *inv, struct json_object *root, s
 	return r;
 }
 
+static void free_origin(struct json_object *obj, void *origin)
+{
+	(void)obj;
+	free(origin);
+}
+
+/* Firecracker's files may name another file, with the CPU template. */
+static int load_cpu_config(struct json_object *root, struct err *e)
+{
+	struct json_object *named = json_object_object_get(root, "cpu-config"), *template;
+	auto_free char *path = NULL;
+	int r;
+
+	if (!json_object_is_type(named, json_type_string))
+		return 0;
+	path = xstrdup(json_object_get_string(named));
+	r = json_load(path, &template, e);
+	if (r < 0)
+		return err_prefix(e, "cpu-config");
+	if (template)
+		json_object_set_userdata(template, xstrdup(path), free_origin);
+	json_object_object_add(root, "cpu-config", template);
+	return 0;
+}
+
 int invocation_json(const struct invocation *inv, struct json_object **out, struct err *e)
 {
 	struct json_object *root = NULL;
@@ -112,12 +144,30 @@ int invocation_json(const struct invocation *inv, struct json_object **out, stru
 		r = json_load(inv->config_path, &root, e);
 	else
 		root = json_object_new_object();
-	if (r == 0 && json_object_is_type(root, json_type_object)) /* config_parse refuses what is not */
-		r = merge_flags(inv, root, e);
+	if (r == 0 && json_object_is_type(root, json_type_object)) { /* config_parse refuses what is not */
+		r = load_cpu_config(root, e);
+		if (r == 0)
+			r = merge_flags(inv, root, e);
+	}
 	if (r < 0)
 		json_object_put(root);
 	else
 		*out = root;
+	return r;
+}
+
+int invocation_check(const struct invocation *inv, struct json_object *root, bool may_wait, struct config *c, struct err *e)
+{
+	struct json_object *boot;
+	int r;
+
+	if (!may_wait || !json_object_is_type(root, json_type_object) || json_object_object_get(root, "boot-source"))
+		return config_parse(c, root, invocation_origin(inv), e);
+	boot = json_object_new_object();
+	json_object_object_add(boot, "kernel_image_path", json_object_new_string("/"));
+	json_object_object_add(root, "boot-source", boot);
+	r = config_parse(c, root, invocation_origin(inv), e);
+	json_object_object_del(root, "boot-source");
 	return r;
 }
 
@@ -128,7 +178,7 @@ int invocation_config(const struct invocation *inv, struct config *c, struct err
 
 	if (r < 0)
 		return r;
-	r = config_parse(c, root, invocation_origin(inv), e);
+	r = invocation_check(inv, root, false, c, e);
 	json_object_put(root);
 	return r;
 }

@@ -14,7 +14,8 @@ struct invocation_flag {
 
 struct invocation {
 	const char *config_path; /* all borrowed from argv, or NULL */
-	const char *trace, *trace_file;
+	const char *trace, *trace_file, *api_sock;
+	bool no_seccomp;
 	struct invocation_flag *flags; /* owned */
 	u32 nr_flags;
 };
@@ -29,6 +30,9 @@ void invocation_fini(struct invocation *inv);
 void invocation_add(struct invocation *inv, const struct config_flag *flag, const char *value);
 /* The JSON of file and flags together; the caller's (json_object_put). */
 int invocation_json(const struct invocation *inv, struct json_object **out, struct err *e) MUST_CHECK;
+/* config_parse of that JSON (root: borrowed, unchanged). may_wait: what boots may be missing, the API will bring it; c->boot is then of no
+ * use. */
+int invocation_check(const struct invocation *inv, struct json_object *root, bool may_wait, struct config *c, struct err *e) MUST_CHECK;
 /* How messages name that JSON. */
 const char *invocation_origin(const struct invocation *inv);
 

@@ -1,9 +1,12 @@
 /* run.c: `husk run`: a VM from a configuration file, flags, or both, in the foreground. */
 #include <errno.h>
 #include <fcntl.h>
+#include <json-c/json_object.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "api/mmds.h"
+#include "api/server.h"
 #include "cli/cli.h"
 #include "cli/invocation.h"
 #include "cli/session.h"
@@ -39,7 +42,31 @@ static int open_trace(const struct invocation *inv, int *fd, struct trace *trace
 	return trace_enable(trace, inv->trace, *fd >= 0 ? *fd : STDERR_FILENO, e);
 }
 
-static int run_config(const struct invocation *inv, const struct config *c, struct err *e)
+static int run_session(const struct invocation *inv, const struct config *c, struct json_object *root, struct log *log, struct trace *trace,
+		       enum vm_end *end, struct err *e)
+{
+	struct mmds mmds;
+	struct session s = {
+		.log = log,
+		.trace = trace,
+		.mmds = &mmds,
+		.started = "the VM is built and starts",
+		.api_sock = inv->api_sock,
+		.no_seccomp = inv->no_seccomp,
+		.remove_sock = true,
+		.max_payload = SERVER_DEFAULT_MAX_PAYLOAD,
+		.own_counters = true,
+		.doc = root,
+	};
+	int r;
+
+	mmds_init(&mmds, MMDS_DEFAULT_LIMIT);
+	r = session_run(&s, json_object_object_get(root, "boot-source") ? c : NULL, end, e);
+	mmds_fini(&mmds);
+	return r;
+}
+
+static int run_config(const struct invocation *inv, const struct config *c, struct json_object *root, struct err *e)
 {
 	enum vm_end end = VM_END_NONE;
 	auto_fd int trace_fd = -1;
@@ -50,7 +77,7 @@ static int run_config(const struct invocation *inv, const struct config *c, stru
 	if (r == 0)
 		r = open_trace(inv, &trace_fd, &trace, e);
 	if (r == 0)
-		r = session_run(c, &log, &trace, "the VM is built and starts", &end, e);
+		r = run_session(inv, c, root, &log, &trace, &end, e);
 	trace_fini(&trace);
 	log_fini(&log);
 	return r < 0 ? EXIT_ERROR : exit_code_of(end);
@@ -58,21 +85,25 @@ static int run_config(const struct invocation *inv, const struct config *c, stru
 
 static int run_invocation(const struct invocation *inv, struct err *e)
 {
+	struct json_object *root;
 	struct config c;
-	int code;
+	int code = EXIT_ERROR;
 
 	if (inv->trace && !strcmp(inv->trace, "help")) {
 		trace_list(STDOUT_FILENO);
 		return EXIT_OK;
 	}
-	if (!inv->config_path && !inv->nr_flags) {
-		err_set(e, -EINVAL, "nothing to run: give a configuration file or --kernel FILE (\"husk help run\")");
+	if (!inv->config_path && !inv->nr_flags && !inv->api_sock) {
+		err_set(e, -EINVAL, "nothing to run: give a configuration file, --kernel FILE or --api-sock PATH (\"husk help run\")");
 		return EXIT_USAGE;
 	}
-	if (invocation_config(inv, &c, e) < 0)
+	if (invocation_json(inv, &root, e) < 0)
 		return EXIT_ERROR;
-	code = run_config(inv, &c, e);
-	config_fini(&c);
+	if (invocation_check(inv, root, inv->api_sock, &c, e) == 0) {
+		code = run_config(inv, &c, root, e);
+		config_fini(&c);
+	}
+	json_object_put(root);
 	return code;
 }
 

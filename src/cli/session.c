@@ -5,7 +5,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
+#include "api/logger.h"
+#include "api/mmds.h"
+#include "api/server.h"
 #include "vmm/chr.h"
 
 static const int end_signals[] = {SIGTERM, SIGINT, SIGHUP};
@@ -51,37 +55,98 @@ static void unwatch_signals(void)
 
 int session_log(struct log *log, const struct config *c, int fd, enum log_level level, struct err *e)
 {
-	const struct cfg_logger *l = c->logger;
-
 	log_init(log, fd, level);
 	if (c->id)
 		snprintf(log->id, sizeof(log->id), "%s", c->id);
-	if (!l)
-		return 0;
-	if (l->level && log_level_parse(l->level, &log->level) < 0)
-		return err_set(e, -EINVAL, "log level \"%s\" is unknown", l->level);
-	log->show_level = l->show_level;
-	log->show_origin = l->show_log_origin;
-	log->module = l->module ? xstrdup(l->module) : NULL;
-	return l->log_path ? log_open(log, l->log_path, e) : 0;
+	return logger_apply(log, c->logger, e);
 }
 
-int session_run(const struct config *c, struct log *log, struct trace *trace, const char *started, enum vm_end *end, struct err *e)
+/* From a configuration to the end of its VM. A failure is one of the start: nothing has run. */
+static int run_vm(const struct session *s, const struct config *c, struct control *control, enum vm_end *end, struct err *e)
 {
+	struct metrics_source mmds = {.group = "mmds", .counters = mmds_counter_names, .base = &s->mmds->service.counters};
 	struct vm *vm = xzalloc(sizeof(*vm));
 	int r;
 
 	/* Before the accelerator's, which takes those that translated code raises and hands on the others. */
 	set_handlers(crash_signals, ARRAY_SIZE(crash_signals), on_crash_signal, (int)(SA_RESETHAND | SA_NODEFER));
-	r = vm_init(vm, c, log, trace, e);
+	r = vm_init_confined(vm, c, s->log, s->trace, s->sandbox, e);
 	if (r == 0) {
-		log_info(log, "%s", started);
+		log_info(s->log, "%s", s->started);
+		mmds_configure(s->mmds, c->mmds);
+		vm->mmds = &s->mmds->service;
+		vm->metrics.own = s->own_counters;
+		metrics_add_source(&vm->metrics, &mmds);
+		if (control)
+			control_attach(control, vm);
 		watch_signals(vm);
 		r = vm_run(vm, end, e);
 		unwatch_signals();
+		if (control)
+			control_detach(control);
 	}
 	vm_fini(vm);
 	chr_restore_terminal();
 	free(vm);
+	return r;
+}
+
+/* Starts the VM whenever a client says so, until it does start. */
+static void run_when_asked(const struct session *s, struct control *control, enum vm_end *end)
+{
+	int r = -EAGAIN;
+
+	while (r < 0) {
+		struct config c;
+		struct err e;
+
+		control_wait_start(control);
+		r = control_config(control, &c, &e);
+		if (r == 0) {
+			r = run_vm(s, &c, control, end, &e);
+			config_fini(&c);
+		}
+		if (r < 0)
+			control_refuse(control, &e);
+	}
+}
+
+static int run_with_api(const struct session *s, const struct config *c, enum vm_end *end, struct err *e)
+{
+	struct control control;
+	struct server server = {0};
+	int r = control_init(&control, s->doc, s->mmds, s->log, e);
+
+	if (r < 0)
+		return r;
+	signal(SIGPIPE, SIG_IGN);
+	control.sandbox = s->sandbox;
+	r = server_start(&server, s->api_sock, s->max_payload, &control, e);
+	if (r == 0) {
+		api_counters_started(&control.counters, s->start_us, s->start_cpu_us, s->parent_cpu_us);
+		if (c)
+			r = run_vm(s, c, &control, end, e);
+		else
+			run_when_asked(s, &control, end);
+		control_end(&control);
+		server_stop(&server);
+		if (s->remove_sock)
+			unlink(s->api_sock);
+	}
+	control_fini(&control);
+	return r;
+}
+
+int session_run(const struct session *s, const struct config *c, enum vm_end *end, struct err *e)
+{
+	struct sandbox sandbox;
+	struct session confined = *s;
+	int r = sandbox_init(&sandbox, s->log, !s->no_seccomp, s->api_sock, e);
+
+	if (r < 0)
+		return r;
+	confined.sandbox = &sandbox;
+	r = s->api_sock ? run_with_api(&confined, c, end, e) : run_vm(&confined, c, NULL, end, e);
+	sandbox_fini(&sandbox);
 	return r;
 }

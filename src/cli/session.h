@@ -1,14 +1,32 @@
-/* session.h: from a parsed configuration to the end of its VM: log, signals, run. ctx: main thread */
+/* session.h: from a configuration, or an API that brings one, to the end of its VM: log, metadata, API server, signals, run. ctx: main
+ * thread */
 #ifndef HUSK_CLI_SESSION_H
 #define HUSK_CLI_SESSION_H
 
 #include "vmm/config.h"
 #include "vmm/vm.h"
 
+struct mmds;
+
+struct session {
+	bool no_seccomp;	 /* the rest of the sandbox holds */
+	struct sandbox *sandbox; /* session_run's own */
+	struct log *log;
+	struct trace *trace;
+	struct mmds *mmds;
+	const char *started;			   /* log line when the VM is built */
+	const char *api_sock;			   /* path; NULL: no API */
+	bool remove_sock;			   /* at the end; Firecracker leaves it */
+	u64 max_payload;			   /* bytes of a request's body */
+	bool own_counters;			   /* metrics have husk's own counters, too */
+	u64 start_us, start_cpu_us, parent_cpu_us; /* of api_counters_started */
+	struct json_object *doc;		   /* with an API: what is configured already, as JSON */
+};
+
 /* The log as the configuration wants it; fd and level are what holds when it says nothing. log_fini it, also after a failure. */
 int session_log(struct log *log, const struct config *c, int fd, enum log_level level, struct err *e) MUST_CHECK;
-/* Builds the VM, logs `started`, and runs it to its end. SIGTERM, SIGINT and SIGHUP end it; a terminal gets its settings back. */
-int session_run(const struct config *c, struct log *log, struct trace *trace, const char *started, enum vm_end *end,
-		struct err *e) MUST_CHECK;
+/* Builds the VM, logs `started`, and runs it to its end, with the API if there is to be one. c NULL: the API configures and starts it.
+ * SIGTERM, SIGINT and SIGHUP end a VM; a terminal gets its settings back. */
+int session_run(const struct session *s, const struct config *c, enum vm_end *end, struct err *e) MUST_CHECK;
 
 #endif

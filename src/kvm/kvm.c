@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
+#include "vmm/config_cpu.h"
+
 #define KVM_NODE "/dev/kvm"
 
 static const struct kvm_need needs[] = {
@@ -109,12 +111,29 @@ static int create_vm(struct kvm_vm *kv, struct err *e)
 	return 0;
 }
 
+/* Those that the user's CPU template asks for. One that it waives is none of husk's needs, or husk could do nothing without it. */
+static int check_template_needs(struct kvm_vm *kv, struct err *e)
+{
+	const struct cfg_cpu *cpu = kv->vm->config ? kv->vm->config->cpu : NULL;
+	const struct cfg_kvm_capability *caps = cpu ? cpu->kvm_capabilities.items : NULL;
+
+	for (u32 i = 0; cpu && i < cpu->kvm_capabilities.nr; i++) {
+		u64 number;
+
+		if (config_cpu_number(caps[i].number, INT32_MAX, &number) && !kvm_cap(kv, (int)number))
+			return err_set(e, -EINVAL, "cpu-config: this host's KVM does not have capability %s", caps[i].number);
+	}
+	return 0;
+}
+
 static int vm_setup(struct kvm_vm *kv, struct err *e)
 {
 	int ret = open_checked(&kv->dev_fd, e);
 
 	if (!ret)
 		ret = create_vm(kv, e);
+	if (!ret)
+		ret = check_template_needs(kv, e);
 	if (!ret)
 		ret = kvm_kick_init(e);
 	if (!ret)
@@ -156,6 +175,8 @@ static int kvm_vm_init(struct vm *vm, struct err *e)
 const struct accel_ops kvm_accel_ops = {
 	.name = "kvm",
 	.native = true,
+	.vcpu_needs = {NULL, kvm_vcpu_ioctls},
+	.loop_needs = {NULL, kvm_loop_ioctls},
 	.probe = kvm_probe,
 	.vm_init = kvm_vm_init,
 	.vm_fini = kvm_vm_fini,
@@ -166,6 +187,7 @@ const struct accel_ops kvm_accel_ops = {
 	.vcpu_kick = kvm_vcpu_kick,
 	.vcpu_pull = kvm_arch_pull,
 	.vcpu_push = kvm_arch_push,
+	.vcpu_debug = kvm_arch_debug,
 	.cpu_caps = kvm_arch_cpu_caps,
 	.irq_line = kvm_irq_line,
 	.dirty_log = kvm_dirty_log,

@@ -71,6 +71,9 @@ extern const struct accel_ops kvm_accel_ops;
 int kvm_cap(const struct kvm_vm *kv, int cap);
 int kvm_enable_cap(const struct kvm_vm *kv, u32 cap, u64 arg, const char *name, struct err *e) MUST_CHECK;
 
+/* kvm_sandbox.c: requests of ioctl while the guest runs, 0-ended */
+extern const u32 kvm_vcpu_ioctls[], kvm_loop_ioctls[];
+
 /* kvm_vcpu.c: see accel.h */
 int kvm_vcpu_init(struct vcpu *v, struct err *e);
 void kvm_vcpu_fini(struct vcpu *v);
@@ -112,5 +115,8 @@ void kvm_arch_log_state(struct vcpu *v);
 int kvm_arch_cpu_caps(struct vm *vm, struct arch_cpu_caps *caps, struct err *e);
 int kvm_arch_pull(struct vcpu *v, struct err *e);
 int kvm_arch_push(struct vcpu *v, struct err *e);
+/* accel.h: vcpu_debug; and a KVM_EXIT_DEBUG that came of it: VCPU_AGAIN when it is the guest's own affair. ctx: vcpu */
+int kvm_arch_debug(struct vcpu *v, const struct vcpu_debug *d, struct err *e);
+enum vcpu_exit kvm_arch_debug_exit(struct vcpu *v);
 
 #endif

@@ -252,6 +252,8 @@ static enum vcpu_exit handle_exit(struct vcpu *v)
 		return handle_system_event(v);
 	case KVM_EXIT_DIRTY_RING_FULL:
 		return handle_ring_full(v);
+	case KVM_EXIT_DEBUG:
+		return kvm_arch_debug_exit(v);
 	default:
 		return handle_fatal(v);
 	}
@@ -289,9 +291,9 @@ static bool take_kick(struct vcpu *v)
 }
 
 /*
- * Leaves with VCPU_AGAIN only through EINTR. That is what makes a parked vCPU whole: KVM finishes the I/O of the last exit (stores what a
- * read returned, moves RIP on) when it is entered again, before it looks at immediate_exit. So after a kick nothing is half done, and
- * vcpu_pull sees the state between two instructions.
+ * Leaves with VCPU_AGAIN only through EINTR, and with VCPU_DEBUG between two instructions. That is what makes a parked vCPU whole: KVM
+ * finishes the I/O of the last exit (stores what a read returned, moves RIP on) when it is entered again, before it looks at
+ * immediate_exit. So after a kick nothing is half done, and vcpu_pull sees the state between two instructions.
  */
 enum vcpu_exit kvm_vcpu_run(struct vcpu *v)
 {

@@ -44,6 +44,21 @@ int kvm_x86_reserve_pages(int fd, struct err *e)
 	return 0;
 }
 
+/* As firmware leaves the 8259s, and tcg's begin (arch/x86_64/pic.c). */
+static int mask_pics(struct kvm_vm *kv, struct err *e)
+{
+	for (u32 id = KVM_IRQCHIP_PIC_MASTER; id <= KVM_IRQCHIP_PIC_SLAVE; id++) {
+		struct kvm_irqchip chip = {.chip_id = id};
+
+		if (ioctl(kv->fd, KVM_GET_IRQCHIP, &chip) < 0)
+			return err_errno(e, "KVM does not tell the state of its interrupt chips");
+		chip.chip.pic.imr = 0xff;
+		if (ioctl(kv->fd, KVM_SET_IRQCHIP, &chip) < 0)
+			return err_errno(e, "KVM does not take the state of its interrupt chips");
+	}
+	return 0;
+}
+
 /* KVM by itself routes GSI n to pin n of the IOAPIC (24 pins) and, below 16, of the PICs. So GSI 0 is pin 0: the MADT must not move it
  * to 2. */
 static int create_irqchips(struct kvm_vm *kv, struct err *e)
@@ -54,6 +69,8 @@ static int create_irqchips(struct kvm_vm *kv, struct err *e)
 		return err_errno(e, "KVM cannot make its interrupt chips");
 	if (ioctl(kv->fd, KVM_CREATE_PIT2, &pit) < 0)
 		return err_errno(e, "KVM cannot make its timer chip");
+	if (mask_pics(kv, e) < 0)
+		return -EIO;
 	return kvm_enable_cap(kv, KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
 			      "KVM_CAP_X2APIC_API", e);
 }
@@ -239,6 +256,7 @@ int kvm_arch_cpu_caps(struct vm *vm, struct arch_cpu_caps *caps, struct err *e)
 
 	if (ret < 0)
 		return ret;
+	kvm_feature_msrs(vm, caps);
 	caps->tsc_khz = tsc_khz(vm);
 	caps->tsc_deadline = kvm_cap(kv, KVM_CAP_TSC_DEADLINE_TIMER);
 	features = x86_cpuid_find(&caps->cpuid, 1, 0);

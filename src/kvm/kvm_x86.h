@@ -14,6 +14,7 @@ struct kvm_arch_vm {
 
 struct kvm_arch_vcpu {
 	struct x86_cpuid_table cpuid; /* what KVM was told last */
+	struct kvm_guest_debug debug; /* the same */
 };
 
 static inline struct kvm_arch_vm *kvm_x86_of(const struct vcpu *v)
@@ -38,5 +39,8 @@ int kvm_msrs_pull(struct vcpu *v, struct err *e) MUST_CHECK;
  * performance counters). KVM refusing one is an error that names it, unless its value is 0: not being there is as good.
  */
 int kvm_msrs_push(struct vcpu *v, bool late, struct err *e) MUST_CHECK;
+
+/* Fills caps->feature_msrs. */
+void kvm_feature_msrs(const struct vm *vm, struct arch_cpu_caps *caps);
 
 #endif

@@ -12,12 +12,17 @@ enum {
 	MSR_KVM_OLD_SYSTEM_TIME = 0x12,
 	MSR_TSC_ADJUST = 0x3b,
 	MSR_SPEC_CTRL = 0x48,
+	MSR_UCODE_REV = 0x8b,
+	MSR_PLATFORM_INFO = 0xce,
+	MSR_ARCH_CAPABILITIES = 0x10a,
 	MSR_PAT = 0x277,
 	MSR_MTRR_DEF_TYPE = 0x2ff,
 	MSR_PERF_GLOBAL_CTRL = 0x38f,
 	MSR_TSC_DEADLINE = 0x6e0,
 	MSR_XSS = 0xda0,
 };
+
+#define MSR_AMD_DE_CFG 0xc0011029u
 
 struct msr_range {
 	u32 first, last;
@@ -173,4 +178,34 @@ int kvm_msrs_push(struct vcpu *v, bool late, struct err *e)
 		}
 	}
 	return ret < 0 ? ret : write_batch(v->accel, &b, n, e);
+}
+
+/* One register; false when KVM does not have it. fd: /dev/kvm for what KVM can do, a vCPU for what that one has. */
+static bool read_one(int fd, u32 index, struct x86_msr *out)
+{
+	union msr_batch b = {.msrs.nmsrs = 1};
+
+	b.msrs.entries[0].index = index;
+	if (ioctl(fd, KVM_GET_MSRS, &b) != 1)
+		return false;
+	*out = (struct x86_msr){index, b.msrs.entries[0].data};
+	return true;
+}
+
+void kvm_feature_msrs(const struct vm *vm, struct arch_cpu_caps *caps)
+{
+	static const struct {
+		u32 index;
+		bool of_vcpu; /* KVM tells it of no processor, but each vCPU has it */
+	} msrs[] = {{MSR_UCODE_REV, false}, {MSR_PLATFORM_INFO, true}, {MSR_ARCH_CAPABILITIES, false}, {MSR_AMD_DE_CFG, false}};
+	const struct kvm_vcpu *first = vm->nr_vcpus ? vm->vcpus[0].accel : NULL;
+
+	_Static_assert(ARRAY_SIZE(msrs) <= X86_FEATURE_MSR_MAX, "they fit");
+	caps->nr_feature_msrs = 0;
+	for (u32 i = 0; i < ARRAY_SIZE(msrs); i++) {
+		int fd = !msrs[i].of_vcpu ? kvm_vm_of(vm)->dev_fd : first ? first->fd : -1;
+
+		if (fd >= 0 && read_one(fd, msrs[i].index, &caps->feature_msrs[caps->nr_feature_msrs]))
+			caps->nr_feature_msrs++;
+	}
 }

@@ -63,10 +63,40 @@ static int map_tables(struct tcg_code *k, struct err *e)
 	k->hash = map_checked(sizeof(u32) << UNIT_HASH_BITS, &ret);
 	k->callouts = map_checked(CODE_CALLOUTS * sizeof(*k->callouts), &ret);
 	k->ids = map_checked(UNIT_ID_CACHE * sizeof(*k->ids), &ret);
+	return ret ? err_set(e, ret, "no memory for the tables of translated code") : 0;
+}
+
+/* The tables with an entry per page of guest memory. */
+static int map_pages(struct tcg_code *k, struct err *e)
+{
+	int ret = 0;
+
+	k->nr_pages = k->t->vm->mem.nr_pages;
 	k->code_map = map_checked((k->nr_pages + 64) / 8 + 8, &ret);
 	k->write_map = map_checked((k->nr_pages + 64) / 8 + 8, &ret);
 	k->pages = map_checked((k->nr_pages + 1) * sizeof(*k->pages), &ret);
 	return ret ? err_set(e, ret, "no memory for the tables of translated code") : 0;
+}
+
+static void unmap(void *p, size_t size)
+{
+	if (p)
+		munmap(p, size);
+}
+
+static void unmap_pages(struct tcg_code *k)
+{
+	unmap(k->pages, (k->nr_pages + 1) * sizeof(*k->pages));
+	unmap(k->write_map, (k->nr_pages + 64) / 8 + 8);
+	unmap(k->code_map, (k->nr_pages + 64) / 8 + 8);
+	k->pages = NULL;
+	k->write_map = k->code_map = NULL;
+}
+
+int code_mem_changed(struct tcg_code *k, struct err *e)
+{
+	unmap_pages(k);
+	return map_pages(k, e);
 }
 
 int code_new(struct tcg_vm *t, u64 size, struct err *e)
@@ -78,10 +108,11 @@ int code_new(struct tcg_vm *t, u64 size, struct err *e)
 	k->t = t;
 	k->size = ALIGN_DOWN(size * CODE_SHARE / 100, CODE_CHUNKS * MEM_PAGE_SIZE);
 	k->chunk_size = (u32)(k->size / CODE_CHUNKS);
-	k->nr_pages = t->vm->mem.size >> MEM_PAGE_SHIFT;
 	ret = map_code(k, e);
 	if (!ret)
 		ret = map_tables(k, e);
+	if (!ret)
+		ret = map_pages(k, e);
 	if (!ret)
 		ret = xlate_init(k, e);
 	if (ret) {
@@ -97,12 +128,6 @@ int code_new(struct tcg_vm *t, u64 size, struct err *e)
 	return ret;
 }
 
-static void unmap(void *p, size_t size)
-{
-	if (p)
-		munmap(p, size);
-}
-
 void code_free(struct tcg_vm *t)
 {
 	struct tcg_code *k = t->code;
@@ -112,9 +137,7 @@ void code_free(struct tcg_vm *t)
 	tools_free(t);
 	t->code = NULL;
 	xlate_fini(k);
-	unmap(k->pages, (k->nr_pages + 1) * sizeof(*k->pages));
-	unmap(k->write_map, (k->nr_pages + 64) / 8 + 8);
-	unmap(k->code_map, (k->nr_pages + 64) / 8 + 8);
+	unmap_pages(k);
 	unmap(k->callouts, CODE_CALLOUTS * sizeof(*k->callouts));
 	unmap(k->ids, UNIT_ID_CACHE * sizeof(*k->ids));
 	unmap(k->hash, sizeof(u32) << UNIT_HASH_BITS);

@@ -4,6 +4,7 @@
 #include "tcg/lockstep.h"
 #include "tcg/mmu.h"
 #include "tcg/unit.h"
+#include "tcg/x86_64/decode.h"
 #include "tcg/x86_64/interp.h"
 
 _Noreturn void tcg_restart(struct tcg_cpu *c)
@@ -72,7 +73,7 @@ void tcg_mode_update(struct tcg_cpu *c)
 		mode |= TCG_MODE_64;
 	else if (c->seg[X86_CS].attr & X86_ATTR_DB)
 		mode |= TCG_MODE_32;
-	if (c->rflags & X86_FLAG_TF || c->dr7 & DR7_ENABLE)
+	if (c->rflags & X86_FLAG_TF || c->dr7 & DR7_ENABLE || c->debug.dr7)
 		mode |= TCG_MODE_TF;
 	if (c->cr0 & (X86_CR0_TS | X86_CR0_EM) || !(c->cr4 & X86_CR4_OSFXSR) || !(c->cr4 & X86_CR4_OSXSAVE) || (c->xcr0 & 7) != 7)
 		mode |= TCG_MODE_NM;
@@ -208,6 +209,24 @@ static u64 single_code(struct tcg_cpu *c)
 	return u == UNIT_NONE ? 0 : (u64)c->t->code->rx + c->t->code->units[u].code;
 }
 
+/* An indirect jump, call or return to what is no address: back to before the instruction, which the interpreter executes and raises #GP. */
+static void undo_jump(struct tcg_cpu *c)
+{
+	const struct tcg_code *k = c->t->code;
+	u32 u = c->exit_host ? unit_by_host(k, c->exit_host - 1) : UNIT_NONE;
+	u8 bytes[X86_INSN_MAX];
+	struct x86_insn insn;
+
+	if (u == UNIT_NONE) /* not from a unit: the fetch raises it */
+		return;
+	c->rip = k->units[u].va + (u64)(s64)(int16_t)unit_guest_offset(k, &k->units[u], c->exit_host - 1);
+	x86_decode(&insn, bytes, mmu_fetch(c, c->rip, bytes, X86_INSN_MAX), 64, false);
+	if (insn.op == OP_RET)
+		c->gpr[X86_RSP] -= 8 + (insn.imm & 0xffff);
+	else if (insn.op == OP_CALL_IND)
+		c->gpr[X86_RSP] += 8;
+}
+
 /* Runs units until one leaves for the interpreter or a request. True: the instruction at rip is to be interpreted. */
 static bool run_units(struct tcg_cpu *c)
 {
@@ -222,8 +241,10 @@ static bool run_units(struct tcg_cpu *c)
 			break;
 		case LEAVE_LOOKUP:
 			c->rip = c->exit_rip;
-			if (!tcg_canonical(c->rip))
+			if (!tcg_canonical(c->rip)) {
+				undo_jump(c);
 				return true;
+			}
 			host = code_at_rip(c);
 			break;
 		case LEAVE_INTERP:
@@ -289,18 +310,35 @@ u64 exec_transfer(struct tcg_cpu *c, u64 va, u32 desc)
 	return c->rip + j->neg == 0 && c->rip ? j->host : 0;
 }
 
+/* An instruction that a debugger watches has been executed. Its exception, if there is one, is delivered first, so that the next stop is in
+ * the handler. */
+static void look_for_debugger(struct tcg_cpu *c)
+{
+	if (c->debug.hits)
+		c->debug.why = DEBUG_HW;
+	else if (c->debug.step && !c->exc.pending)
+		c->debug.why = DEBUG_STEP;
+}
+
 void tcg_exec(struct tcg_cpu *c)
 {
 	/* What was done of an instruction that raised is what it stored; from here on it is over. */
 	(void)__builtin_setjmp(c->jmp);
 	for (;;) {
+		if (unlikely(c->debug.why))
+			return;
 		if (c->exc.pending || __atomic_load_n(&c->requests, __ATOMIC_RELAXED)) {
 			vcpu_deliver(c);
-			if (__atomic_load_n(&c->requests, __ATOMIC_RELAXED) || c->exc.pending)
+			if (__atomic_load_n(&c->requests, __ATOMIC_RELAXED) || c->exc.pending || c->debug.why)
 				return;
 		}
 		if (c->halted)
 			return;
+		if (unlikely(c->debug.step || c->debug.dr7)) {
+			interp_step(c);
+			look_for_debugger(c);
+			continue;
+		}
 		if (!c->t->code || !translatable(c) || (unlikely(c->t->lockstep) ? lockstep_run(c) : run_units(c)))
 			interp_step(c);
 	}

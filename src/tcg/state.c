@@ -34,23 +34,15 @@ static const struct msr_field {
 	u32 index;
 	size_t offset;
 } fields[] = {
-	{0x3b, offsetof(struct tcg_cpu, tsc_adjust)},
-	{0x48, offsetof(struct tcg_cpu, spec_ctrl)},
-	{0x174, offsetof(struct tcg_cpu, sysenter_cs)},
-	{0x175, offsetof(struct tcg_cpu, sysenter_esp)},
-	{0x176, offsetof(struct tcg_cpu, sysenter_eip)},
-	{0x1a0, offsetof(struct tcg_cpu, misc_enable)},
-	{0x277, offsetof(struct tcg_cpu, pat)},
-	{0x2ff, offsetof(struct tcg_cpu, mtrr_def_type)},
-	{0xda0, offsetof(struct tcg_cpu, xss)},
-	{0x4b564d00, offsetof(struct tcg_cpu, pv_wall_msr)},
-	{0x4b564d01, offsetof(struct tcg_cpu, pv_time_msr)},
-	{0xc0000081, offsetof(struct tcg_cpu, star)},
-	{0xc0000082, offsetof(struct tcg_cpu, lstar)},
-	{0xc0000083, offsetof(struct tcg_cpu, cstar)},
-	{0xc0000084, offsetof(struct tcg_cpu, sfmask)},
-	{0xc0000102, offsetof(struct tcg_cpu, kernel_gs_base)},
-	{0xc0000103, offsetof(struct tcg_cpu, tsc_aux)},
+	{0x3b, offsetof(struct tcg_cpu, tsc_adjust)},		{0x48, offsetof(struct tcg_cpu, spec_ctrl)},
+	{0x10a, offsetof(struct tcg_cpu, arch_capabilities)},	{0x174, offsetof(struct tcg_cpu, sysenter_cs)},
+	{0x175, offsetof(struct tcg_cpu, sysenter_esp)},	{0x176, offsetof(struct tcg_cpu, sysenter_eip)},
+	{0x1a0, offsetof(struct tcg_cpu, misc_enable)},		{0x277, offsetof(struct tcg_cpu, pat)},
+	{0x2ff, offsetof(struct tcg_cpu, mtrr_def_type)},	{0xda0, offsetof(struct tcg_cpu, xss)},
+	{0x4b564d00, offsetof(struct tcg_cpu, pv_wall_msr)},	{0x4b564d01, offsetof(struct tcg_cpu, pv_time_msr)},
+	{0xc0000081, offsetof(struct tcg_cpu, star)},		{0xc0000082, offsetof(struct tcg_cpu, lstar)},
+	{0xc0000083, offsetof(struct tcg_cpu, cstar)},		{0xc0000084, offsetof(struct tcg_cpu, sfmask)},
+	{0xc0000102, offsetof(struct tcg_cpu, kernel_gs_base)}, {0xc0000103, offsetof(struct tcg_cpu, tsc_aux)},
 };
 
 /*

@@ -8,15 +8,18 @@
 #include <unistd.h>
 
 #include "arch/x86_64/chips.h"
+#include "arch/x86_64/msr.h"
 #include "tcg/cpumodel.h"
 #include "tcg/exec.h"
 #include "tcg/unit.h"
 #include "tcg/vcpu.h"
 #include "vmm/device.h"
+#include "vmm/config.h"
 
 /* Translated code: an eighth of the guest's memory, which holds a kernel's boot from 256 MiB on. */
-#define CODE_SIZE_MIN (16 * MIB)
-#define CODE_SIZE_MAX (64 * MIB)
+#define CODE_SIZE_MIN  (16 * MIB)
+#define CODE_SIZE_MAX  (64 * MIB)
+#define CODE_MIB_LEAST 4ull
 
 #define LEAF1_ECX_XSAVE	  BIT(26)
 #define LEAF1_ECX_OSXSAVE BIT(27)
@@ -167,6 +170,15 @@ static const struct chips_ops chips_ops = {
 	.tsc_to_host_ns = vcpu_tsc_to_host_ns,
 };
 
+static u64 code_size(const struct vm *vm)
+{
+	const struct cfg_tcg *cfg = vm->config ? vm->config->tcg : NULL;
+
+	if (cfg && cfg->code_cache_mib)
+		return MAX(cfg->code_cache_mib, CODE_MIB_LEAST) * MIB;
+	return MIN(MAX(mem_ram_size(&vm->mem) / 8, CODE_SIZE_MIN), CODE_SIZE_MAX);
+}
+
 int tcg_vm_complete(struct tcg_host *h, struct err *e)
 {
 	int ret;
@@ -174,7 +186,7 @@ int tcg_vm_complete(struct tcg_host *h, struct err *e)
 	if (h->t.chips)
 		return 0;
 	ret = chips_new(&h->t.chips, h->t.vm, h->t.vm->nr_vcpus, &chips_ops, &h->t, e);
-	return ret < 0 ? ret : code_new(&h->t, MIN(MAX(h->t.vm->mem.size / 8, CODE_SIZE_MIN), CODE_SIZE_MAX), e);
+	return ret < 0 ? ret : code_new(&h->t, code_size(h->t.vm), e);
 }
 
 static void host_wrote(void *opaque, u64 gpa, u64 len)
@@ -187,11 +199,12 @@ static void host_wrote(void *opaque, u64 gpa, u64 len)
 
 static int tcg_mem_map(struct vm *vm, const struct mem_region *r, struct err *e)
 {
+	struct tcg_vm *t = tcg_vm_of(vm);
+
 	(void)r;
-	(void)e;
-	vm->mem.on_write_opaque = tcg_vm_of(vm);
+	vm->mem.on_write_opaque = t;
 	vm->mem.on_write = host_wrote;
-	return 0;
+	return t->code ? code_mem_changed(t->code, e) : 0;
 }
 
 static void tcg_irq_line(struct vm *vm, u32 gsi, bool level)
@@ -218,6 +231,8 @@ static int tcg_cpu_caps(struct vm *vm, struct arch_cpu_caps *caps, struct err *e
 	caps->cpuid = h->model;
 	caps->tsc_khz = h->t.tsc_khz;
 	caps->tsc_deadline = caps->x2apic = true;
+	caps->nr_feature_msrs = 1;
+	caps->feature_msrs[0] = (struct x86_msr){MSR_IA32_ARCH_CAPABILITIES, CPUMODEL_ARCH_CAPABILITIES};
 	return 0;
 }
 
@@ -310,6 +325,8 @@ static const struct counter_desc counters[] = {
 	COUNTER("units", TCG_C_UNITS),
 	COUNTER("insns_translated", TCG_C_INSNS),
 	COUNTER("translate_ns", TCG_C_TRANS_NS),
+	COUNTER("units_copied", TCG_C_COPIES),
+	COUNTER("copy_ns", TCG_C_COPY_NS),
 	COUNTER("tlb_fills", TCG_C_FILLS),
 	COUNTER("slow_accesses", TCG_C_PUNTS),
 	COUNTER("dispatches", TCG_C_DISPATCH),
@@ -334,8 +351,15 @@ static const struct counter_desc counters[] = {
 	{NULL, 0},
 };
 
+/* A vCPU sleeps on a futex and a timer, touches the memory that translated code goes to, and takes signals of native instructions. The
+ * files of --tcg-dump. */
+static const char *const vcpu_syscalls[] = {"timerfd_settime", "fstat", "newfstatat", "lseek", NULL};
+static const char *const loop_syscalls[] = {"timerfd_settime", "lseek", NULL};
+
 const struct accel_ops tcg_accel_ops = {
 	.name = "tcg",
+	.vcpu_needs = {vcpu_syscalls, NULL},
+	.loop_needs = {loop_syscalls, NULL},
 	.counters = counters,
 	.native = false,
 	.probe = tcg_probe,
@@ -348,6 +372,7 @@ const struct accel_ops tcg_accel_ops = {
 	.vcpu_kick = tcg_vcpu_kick,
 	.vcpu_pull = tcg_vcpu_pull,
 	.vcpu_push = tcg_vcpu_push,
+	.vcpu_debug = tcg_vcpu_debug,
 	.cpu_caps = tcg_cpu_caps,
 	.irq_line = tcg_irq_line,
 	.dirty_log = tcg_dirty_log,

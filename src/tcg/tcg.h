@@ -137,6 +137,14 @@ struct tcg_exception {
 	bool again;  /* sys_exc.c: delivery was begun, and comes once more after a tcg_restart on the way */
 };
 
+/* What a debugger wants of the vCPU (vmm/debug.h). Set while it is parked. */
+struct tcg_debug {
+	bool step, soft;
+	u8 why;		/* enum debug_why: it has what it wanted, vcpu_run returns VCPU_DEBUG */
+	u8 hits;	/* of its data breakpoints, by the instruction: bits as in DR6 */
+	u64 dr[4], dr7; /* its own, beside the guest's. dr7 not 0: all is interpreted (TCG_MODE_TF) */
+};
+
 struct tcg_cpu {
 	/* Reached by translated code with a one-byte displacement. */
 	u64 gpr[X86_NR_GPRS]; /* hardware order; in translated code only r8-r11 live here */
@@ -162,6 +170,7 @@ struct tcg_cpu {
 	u32 exit_unit; /* unit that was left, or UINT32_MAX: by exit_rip */
 	u64 exit_rip;  /* why translated code came back: exec.c */
 	u64 exit_arg;
+	u64 exit_host;	/* LEAVE_LOOKUP: where the jump was */
 	u64 tsc_offset; /* guest TSC = host TSC + this */
 
 	/* Interpreter and helpers. */
@@ -169,7 +178,7 @@ struct tcg_cpu {
 	u64 cr0, cr2, cr3, cr4, cr8, efer, xcr0, dr[4], dr6, dr7;
 	u64 star, lstar, cstar, sfmask, kernel_gs_base, tsc_aux;
 	u64 sysenter_cs, sysenter_esp, sysenter_eip;
-	u64 pat, misc_enable, mtrr_def_type, spec_ctrl, tsc_adjust, xss;
+	u64 pat, misc_enable, mtrr_def_type, spec_ctrl, tsc_adjust, xss, arch_capabilities;
 	u64 features[4]; /* bit x86_feat: CPUID shows it (decode.h) */
 	struct tcg_exception exc;
 	bool delivering; /* an exception is being delivered: the next one makes #DF */
@@ -196,6 +205,7 @@ struct tcg_cpu {
 	void *interp_cache; /* interp.c's own */
 	void *trans;	    /* exec.c's own */
 	u64 counters[32];   /* enum tcg_counter */
+	struct tcg_debug debug;
 	struct tcg_itlb k_itlb[TCG_ITLB_SIZE];
 	struct tcg_jump k_jump[TCG_K_JUMP_SIZE], ac_jump[64];
 	struct tcg_tlb k_r[TCG_TLB_SIZE], k_w[TCG_TLB_SIZE];
@@ -211,6 +221,7 @@ enum tcg_counter {
 	TCG_C_COPIES,	/* units made by copying one for another address */
 	TCG_C_INSNS,	/* guest instructions translated */
 	TCG_C_TRANS_NS, /* spent translating */
+	TCG_C_COPY_NS,	/* spent copying units */
 	TCG_C_FILLS,	/* TLB misses that were filled */
 	TCG_C_PUNTS,	/* slow accesses that were given to the interpreter */
 	TCG_C_DISPATCH, /* entries into translated code */
@@ -280,6 +291,13 @@ _Noreturn void tcg_raise_err(struct tcg_cpu *c, u8 vector, u32 error);
 _Noreturn void tcg_raise_pf(struct tcg_cpu *c, u64 va, u32 error);
 /* Leaves without an exception: the instruction at rip is begun anew after requests were looked at. */
 _Noreturn void tcg_restart(struct tcg_cpu *c);
+/* Leaves to the debugger, before the instruction at rip. */
+_Noreturn static inline void tcg_debug_stop(struct tcg_cpu *c, enum debug_why why, u64 hits)
+{
+	c->debug.why = (u8)why;
+	c->debug.hits = (u8)hits;
+	tcg_restart(c);
+}
 
 enum {
 	X86_DE,

@@ -29,6 +29,7 @@ static void *timer_thread(void *opaque)
 	struct epoll_event events[16];
 
 	pthread_setname_np(pthread_self(), "tcg timers");
+	sandbox_enter(h->t.vm->sandbox, SANDBOX_TIMER);
 	for (;;) {
 		int n = epoll_wait(h->epoll_fd, events, ARRAY_SIZE(events), -1);
 

@@ -42,7 +42,7 @@ static u64 page_number(const struct tcg_vm *t, u64 gpa)
 		const struct mem_region *r = &m->regions[i];
 
 		if (gpa >= r->gpa && gpa - r->gpa < r->size)
-			return (r->fd_offset + (gpa - r->gpa)) >> MEM_PAGE_SHIFT;
+			return r->first_page + ((gpa - r->gpa) >> MEM_PAGE_SHIFT);
 	}
 	return t->code->nr_pages;
 }
@@ -232,7 +232,7 @@ static u32 translate(struct tcg_cpu *c, u64 va, u64 gpa, u16 mode, u32 other)
 	c->counters[copied ? TCG_C_COPIES : TCG_C_UNITS]++;
 	if (!copied)
 		c->counters[TCG_C_INSNS] += k->units[u].nr_insns;
-	c->counters[TCG_C_TRANS_NS] += ns_since(c, begin);
+	c->counters[copied ? TCG_C_COPY_NS : TCG_C_TRANS_NS] += ns_since(c, begin);
 	if (unlikely(c->t->tools)) {
 		fpu_save(c);
 		tools_unit(c, u);
@@ -295,6 +295,7 @@ u32 unit_get(struct tcg_cpu *c, u64 va, u64 gpa, u16 mode)
 
 	if (page_number(c->t, gpa) == k->nr_pages)
 		return UNIT_NONE;
+	__builtin_prefetch(mem_ptr(&c->t->vm->mem, gpa, 1)); /* what translation will wait for, most likely */
 	code_lock(k);
 	u = find(k, va, gpa, mode, &others);
 	code_unlock(k);

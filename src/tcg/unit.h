@@ -111,9 +111,9 @@ struct tcg_code {
 	struct unit_insn *insns;
 	struct unit_reloc *relocs;
 	u32 *hash;
-	u64 *code_map;		 /* bit per guest page of RAM (by fd offset): has code. atomic */
+	u64 *code_map;		 /* bit per guest page (by mem_region.first_page): has code. atomic */
 	u64 *write_map;		 /* bit per guest page: some vCPU may have a writable TLB entry. atomic */
-	struct unit_page *pages; /* by page of RAM */
+	struct unit_page *pages; /* by guest page */
 	u64 nr_pages;
 	struct page_id *ids; /* a cache: a pair may get another id later */
 	u32 last_id;
@@ -130,6 +130,8 @@ struct tcg_code {
 
 int code_new(struct tcg_vm *t, u64 size, struct err *e) MUST_CHECK;
 void code_free(struct tcg_vm *t);
+/* The guest got a further region: makes the tables by page anew. Before any code is translated. ctx: before start */
+int code_mem_changed(struct tcg_code *k, struct err *e) MUST_CHECK;
 
 void code_lock(struct tcg_code *k);
 void code_unlock(struct tcg_code *k);

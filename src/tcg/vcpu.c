@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "arch/x86_64/chips.h"
+#include "arch/x86_64/debugreg.h"
 #include "tcg/exec.h"
 #include "tcg/mmu.h"
 #include "tcg/x86_64/interp.h"
@@ -102,6 +103,7 @@ int tcg_vcpu_init(struct vcpu *v, struct err *e)
 	}
 	c = (void *)(row + TCG_STACK_SIZE);
 	init_cpu(c, v, row);
+	c->arch_capabilities = CPUMODEL_ARCH_CAPABILITIES;
 	cpumodel_features(&h->model, c->features); /* fpu_init looks at them; the guest's own come with its CPUID */
 	mmu_reset(c);
 	v->accel = c;
@@ -233,6 +235,25 @@ static void sleep_until_event(struct tcg_cpu *c)
 
 /* ---- running ---- */
 
+static enum vcpu_exit leave_to_debugger(struct tcg_cpu *c)
+{
+	c->v->stop = (struct debug_stop){.why = c->debug.why, .index = c->debug.hits ? (u32)__builtin_ctz(c->debug.hits) : 0};
+	c->debug.why = DEBUG_NONE;
+	c->debug.hits = 0;
+	return VCPU_DEBUG;
+}
+
+int tcg_vcpu_debug(struct vcpu *v, const struct vcpu_debug *d, struct err *e)
+{
+	struct tcg_cpu *c = v->accel;
+
+	(void)e;
+	c->debug = (struct tcg_debug){.step = d->step, .soft = d->soft};
+	c->debug.dr7 = x86_debug_regs(d->hw, c->debug.dr);
+	tcg_mode_update(c);
+	return 0;
+}
+
 static enum vcpu_exit run(struct tcg_cpu *c)
 {
 	tcg_guest_enter(c);
@@ -241,6 +262,8 @@ static enum vcpu_exit run(struct tcg_cpu *c)
 
 		if (c->triple_fault)
 			return VCPU_SHUTDOWN;
+		if (unlikely(c->debug.why))
+			return leave_to_debugger(c);
 		if (requests & TCG_REQ_KICK) {
 			vcpu_take_requests(c, TCG_REQ_KICK);
 			return VCPU_AGAIN;

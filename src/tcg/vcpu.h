@@ -85,6 +85,7 @@ int tcg_vcpu_init(struct vcpu *v, struct err *e);
 void tcg_vcpu_fini(struct vcpu *v);
 enum vcpu_exit tcg_vcpu_run(struct vcpu *v);
 void tcg_vcpu_kick(struct vcpu *v);
+int tcg_vcpu_debug(struct vcpu *v, const struct vcpu_debug *d, struct err *e);
 /* Takes INIT and SIPI that the LAPIC has: the vCPU is then waiting for SIPI, or starts. True: it may run. ctx: vcpu or parked */
 bool vcpu_take_startup(struct tcg_cpu *c);
 

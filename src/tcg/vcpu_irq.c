@@ -250,7 +250,8 @@ static void deliver_exception(struct tcg_cpu *c)
  */
 static bool deliver_one(struct tcg_cpu *c)
 {
-	bool nmi = !c->nmi_masked && nmi_is_pending(c), irq = c->rflags & X86_FLAG_IF && interrupt_is_pending(c);
+	bool held = c->debug.step && !c->halted; /* a debugger's step is to show the next instruction, not a handler that happens by */
+	bool nmi = !held && !c->nmi_masked && nmi_is_pending(c), irq = !held && c->rflags & X86_FLAG_IF && interrupt_is_pending(c);
 
 	if (!c->exc.pending && !nmi && !irq)
 		return false;
@@ -263,6 +264,8 @@ static bool deliver_one(struct tcg_cpu *c)
 		deliver_nmi(c);
 	else
 		deliver_interrupt(c);
+	if (unlikely(c->debug.step))
+		c->debug.why = DEBUG_STEP;
 	return true;
 }
 

@@ -1,344 +1,27 @@
-/* blk.c: the virtio block device (virtio 1.2 §5.2) on a raw file or block device; configuration section "drives". */
+/* blk.c: the virtio block device (virtio 1.2 §5.2) on a raw file or block device; configuration section "drives". Here are the class, the
+ * configuration space and the changes while the VM runs; blk_io.c has the requests. */
 #include <ctype.h>
 #include <errno.h>
-#include <linux/virtio_blk.h>
+#include <json-c/json.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
-#include "virtio/backend/blk_file.h"
-#include "virtio/virtio.h"
+#include "virtio/blk_dev.h"
 #include "vmm/config.h"
-
-#define BLK_PENDING 0xff /* beside VIRTIO_BLK_S_*: the engine has the request */
 
 /* A discard costs the host the same whatever its length; zeroes may have to be written. One worker does them: keep each short. */
 #define MAX_DISCARD_SECTORS (1 * GIB / BLK_SECTOR)
 #define MAX_ZERO_SECTORS    (64 * MIB / BLK_SECTOR)
 
-/* Finished requests kept for reuse: a request is 4 KiB, and depths beyond this are rare. */
-#define POOL_KEEP 32
-
 #define MAX_QUEUES 16
 
 #define CONFIG_LEN offsetof(struct virtio_blk_config, max_secure_erase_sectors) /* what follows is not offered */
 
-enum { CACHE_UNSAFE, CACHE_WRITEBACK };
-enum { ENGINE_SYNC, ENGINE_ASYNC };
-
-struct blk_cfg {
-	char *drive_id, *path_on_host, *partuuid;
-	bool is_root_device, is_read_only, discard;
-	u32 cache_type, io_engine;
-	u64 num_queues;
-};
-
-struct blk_counters { /* metrics; the names that Firecracker has are its own */
-	u64 read_count, read_bytes, write_count, write_bytes, flush_count, discard_count, write_zeroes_count, execute_fails;
-};
-
-/* One request. The status byte is cut off the last iovec while the request runs, so that the data of a read is what is left. */
-struct blk_req {
-	struct blk_io io; /* io.next also links the pool */
-	u16 q;
-	u32 type;
-	u8 *status; /* guest memory */
-	struct virtq_chain chain;
-};
-
-struct virtio_blk {
-	struct virtio_dev vdev; /* first */
-	const struct blk_cfg *cfg;
-	struct blk_file file;
-	struct virtio_blk_config space;
-	struct blk_counters counters;
-	/* under dev.lock */
-	struct blk_io *pool;
-	u32 pool_nr;
-	bool paused;
-	struct log_limit io_log;
-};
-
-static struct virtio_blk *to_blk(struct virtio_dev *vdev)
-{
-	return container_of(vdev, struct virtio_blk, vdev);
-}
-
-static struct blk_req *req_get(struct virtio_blk *b)
-{
-	struct blk_io *io = b->pool;
-
-	if (!io)
-		return xzalloc(sizeof(struct blk_req));
-	b->pool = io->next;
-	b->pool_nr--;
-	return container_of(io, struct blk_req, io);
-}
-
-static void req_put(struct virtio_blk *b, struct blk_req *r)
-{
-	if (b->pool_nr == POOL_KEEP) {
-		free(r);
-		return;
-	}
-	r->io.next = b->pool;
-	b->pool = &r->io;
-	b->pool_nr++;
-}
-
-/* The status byte is the last writable one, so the used length covers all (virtio 1.2 §2.7.8 counts from the first). A driver that reset
- * the device gets no status any more: virtq_push only keeps the books then. */
-static void req_end(struct virtio_blk *b, struct blk_req *r, u8 status)
-{
-	trace(b->vdev.dev.vm->trace, blk_complete, "dev=%s q=%u type=%u status=%u", b->vdev.dev.id, r->q, r->type, status);
-	if (status != VIRTIO_BLK_S_OK)
-		b->counters.execute_fails++;
-	if (!b->vdev.resetting)
-		*r->status = status;
-	chain_in(&r->chain)[r->chain.nr_in - 1].iov_len++;
-	virtq_push(&b->vdev.queues[r->q], &r->chain, r->chain.in_len);
-	req_put(b, r);
-}
-
-/* Whether [sector, sector + bytes) is whole sectors inside the disk. */
-static bool range_ok(const struct virtio_blk *b, u64 sector, u64 bytes)
-{
-	u64 nr = bytes / BLK_SECTOR, end;
-
-	return bytes % BLK_SECTOR == 0 && !__builtin_add_overflow(sector, nr, &end) && end <= b->space.capacity;
-}
-
-static u8 submit(struct virtio_blk *b, struct blk_req *r, enum blk_op op)
-{
-	r->io.op = op;
-	blk_file_submit(&b->file, &r->io);
-	return BLK_PENDING;
-}
-
-/* Cuts `skip` bytes off the front of the list. */
-static void skip_front(struct blk_io *io, struct iovec *iov, u32 nr, u32 skip)
-{
-	while (nr && iov->iov_len <= skip) {
-		skip -= (u32)iov->iov_len;
-		iov++;
-		nr--;
-	}
-	if (skip) {
-		iov->iov_base = (u8 *)iov->iov_base + skip;
-		iov->iov_len -= skip;
-	}
-	io->iov = iov;
-	io->nr_iov = nr;
-}
-
-static u8 start_read(struct virtio_blk *b, struct blk_req *r, u64 sector)
-{
-	struct iovec *in = chain_in(&r->chain);
-	u32 len = r->chain.in_len - 1;
-
-	if (!range_ok(b, sector, len))
-		return VIRTIO_BLK_S_IOERR;
-	if (!len)
-		return VIRTIO_BLK_S_OK;
-	b->counters.read_count++;
-	b->counters.read_bytes += len;
-	r->io.iov = in;
-	r->io.nr_iov = r->chain.nr_in - (in[r->chain.nr_in - 1].iov_len == 0);
-	r->io.offset = sector * BLK_SECTOR;
-	r->io.len = len;
-	return submit(b, r, BLK_OP_READ);
-}
-
-static u8 start_write(struct virtio_blk *b, struct blk_req *r, u64 sector)
-{
-	u32 len = r->chain.out_len - (u32)sizeof(struct virtio_blk_outhdr);
-
-	if (b->cfg->is_read_only || !range_ok(b, sector, len))
-		return VIRTIO_BLK_S_IOERR;
-	if (!len)
-		return VIRTIO_BLK_S_OK;
-	b->counters.write_count++;
-	b->counters.write_bytes += len;
-	skip_front(&r->io, chain_out(&r->chain), r->chain.nr_out, sizeof(struct virtio_blk_outhdr));
-	r->io.offset = sector * BLK_SECTOR;
-	r->io.len = len;
-	return submit(b, r, BLK_OP_WRITE);
-}
-
-/* Unsafe: the driver was not offered FLUSH; one that sends it all the same gets what the user chose, as on Firecracker. */
-static u8 start_flush(struct virtio_blk *b, struct blk_req *r)
-{
-	b->counters.flush_count++;
-	if (b->cfg->cache_type == CACHE_UNSAFE || b->cfg->is_read_only)
-		return VIRTIO_BLK_S_OK;
-	return submit(b, r, BLK_OP_FLUSH);
-}
-
-static u8 get_id(struct virtio_blk *b, struct blk_req *r)
-{
-	if (r->chain.in_len - 1 < BLK_ID_BYTES)
-		return VIRTIO_BLK_S_IOERR;
-	iov_write(chain_in(&r->chain), r->chain.nr_in, 0, b->file.id, BLK_ID_BYTES);
-	return VIRTIO_BLK_S_OK;
-}
-
-/* Discard and write zeroes carry segments; we offer one per request. virtio 1.2 §5.2.6.2: unknown flags, and unmap in a discard, are
- * UNSUPP. */
-static u8 start_range(struct virtio_blk *b, struct blk_req *r, bool zero)
-{
-	u32 max = zero ? b->space.max_write_zeroes_sectors : b->space.max_discard_sectors;
-	struct virtio_blk_discard_write_zeroes range;
-
-	if (b->cfg->is_read_only)
-		return VIRTIO_BLK_S_IOERR;
-	if (max == 0)
-		return VIRTIO_BLK_S_UNSUPP;
-	if (r->chain.out_len != sizeof(struct virtio_blk_outhdr) + sizeof(range))
-		return VIRTIO_BLK_S_IOERR;
-	iov_read(chain_out(&r->chain), r->chain.nr_out, sizeof(struct virtio_blk_outhdr), &range, sizeof(range));
-	if (range.flags & ~(zero ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0u))
-		return VIRTIO_BLK_S_UNSUPP;
-	if (range.num_sectors > max || !range_ok(b, range.sector, (u64)range.num_sectors * BLK_SECTOR))
-		return VIRTIO_BLK_S_IOERR;
-	if (!range.num_sectors)
-		return VIRTIO_BLK_S_OK;
-	*(zero ? &b->counters.write_zeroes_count : &b->counters.discard_count) += 1;
-	r->io.unmap = range.flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP && b->space.write_zeroes_may_unmap;
-	r->io.offset = range.sector * BLK_SECTOR;
-	r->io.len = (u64)range.num_sectors * BLK_SECTOR;
-	return submit(b, r, zero ? BLK_OP_ZERO : BLK_OP_DISCARD);
-}
-
-static u8 start(struct virtio_blk *b, struct blk_req *r, u64 sector)
-{
-	switch (r->type) {
-	case VIRTIO_BLK_T_IN:
-		return start_read(b, r, sector);
-	case VIRTIO_BLK_T_OUT:
-		return start_write(b, r, sector);
-	case VIRTIO_BLK_T_FLUSH:
-		return start_flush(b, r);
-	case VIRTIO_BLK_T_GET_ID:
-		return get_id(b, r);
-	case VIRTIO_BLK_T_DISCARD:
-	case VIRTIO_BLK_T_WRITE_ZEROES:
-		return start_range(b, r, r->type == VIRTIO_BLK_T_WRITE_ZEROES);
-	default:
-		return VIRTIO_BLK_S_UNSUPP;
-	}
-}
-
-/* Header and status may be cut into descriptors in any way (virtio 1.2 §2.7.4.1): only lengths count. */
-static int parse(struct virtio_blk *b, struct blk_req *r, u64 *sector)
-{
-	struct virtq_chain *c = &r->chain;
-	struct virtio_blk_outhdr h;
-	struct iovec *last;
-
-	if (c->out_len < sizeof(h) || c->in_len < 1) {
-		virtio_broken(&b->vdev, "block request with %u readable and %u writable bytes", c->out_len, c->in_len);
-		return -EINVAL;
-	}
-	iov_read(chain_out(c), c->nr_out, 0, &h, sizeof(h));
-	last = &chain_in(c)[c->nr_in - 1];
-	last->iov_len--;
-	r->status = (u8 *)last->iov_base + last->iov_len;
-	r->type = h.type;
-	*sector = h.sector;
-	return 0;
-}
-
-/* Takes one request off the queue. False: none there, or the queue is broken. */
-static bool take_one(struct virtio_blk *b, u16 q)
-{
-	struct virtq *vq = &b->vdev.queues[q];
-	struct blk_req *r = req_get(b);
-	u64 sector;
-	u8 status;
-
-	if (virtq_pop(vq, &r->chain) <= 0) {
-		req_put(b, r);
-		return false;
-	}
-	r->q = q;
-	if (parse(b, r, &sector) < 0) {
-		virtq_push(vq, &r->chain, 0);
-		req_put(b, r);
-		return false;
-	}
-	trace(b->vdev.dev.vm->trace, blk_request, "dev=%s q=%u type=%u sector=%lu out=%u in=%u", b->vdev.dev.id, q, r->type, sector,
-	      r->chain.out_len, r->chain.in_len);
-	status = start(b, r, sector);
-	if (status != BLK_PENDING)
-		req_end(b, r, status);
-	return true;
-}
-
-/* At most a queue's worth per call: a driver that never stops must not keep the loop from the other devices. */
-static void blk_queue_kick(struct virtio_dev *vdev, u16 q)
-{
-	struct virtio_blk *b = to_blk(vdev);
-	struct virtq *vq = &vdev->queues[q];
-	u32 budget = vq->size;
-
-	if (b->paused)
-		return;
-	do {
-		virtq_want_kicks(vq, false);
-		while (budget && take_one(b, q))
-			budget--;
-	} while (virtq_want_kicks(vq, true) && budget);
-	blk_file_kick(&b->file);
-	virtq_notify(vq);
-	if (!budget)
-		virtio_kick_all(vdev);
-}
-
-static u8 result_status(struct virtio_blk *b, const struct blk_io *io)
-{
-	static const char *const names[] = {"read", "write", "flush", "discard", "writing zeroes"};
-
-	if (io->result == 0)
-		return VIRTIO_BLK_S_OK;
-	if (io->result == -EOPNOTSUPP)
-		return VIRTIO_BLK_S_UNSUPP;
-	log_guest(b->vdev.dev.vm->log, &b->io_log, "drive \"%s\": %s of %lu bytes at %lu: %s", b->vdev.dev.id, names[io->op], io->len,
-		  io->offset, strerror(-io->result));
-	return VIRTIO_BLK_S_IOERR;
-}
-
-static bool busy(const struct virtio_dev *vdev)
-{
-	for (u16 q = 0; q < vdev->nr_queues; q++) {
-		if (vdev->queues[q].in_flight)
-			return true;
-	}
-	return false;
-}
-
-/* ctx: loop */
-static void blk_done(void *opaque, struct blk_io *list)
-{
-	struct virtio_blk *b = opaque;
-	struct virtio_dev *vdev = &b->vdev;
-	u32 touched = 0; /* queues */
-
-	device_lock(&vdev->dev);
-	for (struct blk_io *io = list, *next; io; io = next) {
-		struct blk_req *r = container_of(io, struct blk_req, io);
-
-		next = io->next;
-		touched |= (u32)BIT(r->q);
-		req_end(b, r, result_status(b, io));
-	}
-	for (u16 q = 0; q < vdev->nr_queues; q++) {
-		if (touched & BIT(q))
-			virtq_notify(&vdev->queues[q]);
-	}
-	if (vdev->resetting && !busy(vdev))
-		virtio_reset_done(vdev);
-	device_unlock(&vdev->dev);
-}
+/* A drive with a socket is another device; what comes to this class is handed over. */
+extern const struct device_class vhost_user_blk_class;
 
 static int blk_activate(struct virtio_dev *vdev)
 {
@@ -348,7 +31,7 @@ static int blk_activate(struct virtio_dev *vdev)
 
 static bool blk_reset(struct virtio_dev *vdev)
 {
-	return !busy(vdev);
+	return !blk_busy(vdev);
 }
 
 static void blk_config_read(struct virtio_dev *vdev, u32 off, void *data, u32 len)
@@ -368,7 +51,7 @@ static void fill_space(struct virtio_blk *b)
 	const struct blk_cfg *cfg = b->cfg;
 	struct virtio_blk_config *s = &b->space;
 
-	s->capacity = b->file.size / BLK_SECTOR;
+	s->capacity = b->file->size / BLK_SECTOR;
 	s->seg_max = VIRTQ_MAX_SIZE - 2; /* header, status */
 	s->blk_size = BLK_SECTOR;
 	/* The host works in 4 KiB pages: guests that align to them spare it from reading what they overwrite. */
@@ -376,7 +59,7 @@ static void fill_space(struct virtio_blk *b)
 	s->min_io_size = 8;
 	s->discard_sector_alignment = 8;
 	s->num_queues = (u16)cfg->num_queues;
-	if (cfg->discard && b->file.can_discard) {
+	if (cfg->discard && b->file->can_discard) {
 		s->max_discard_sectors = MAX_DISCARD_SECTORS;
 		s->max_discard_seg = 1;
 		s->write_zeroes_may_unmap = 1;
@@ -410,33 +93,60 @@ static void blk_destroy(struct device *dev)
 {
 	struct virtio_blk *b = to_blk(to_virtio(dev));
 
-	blk_file_close(&b->file);
+	if (b->file)
+		blk_file_close(b->file);
+	free(b->file);
+	ratelimit_fini(&b->limit);
 	virtio_fini(&b->vdev);
-	while (b->pool)
-		free(req_get(b));
+	blk_pool_free(b);
 	device_fini(dev);
 	free(b);
+}
+
+/* Opens an image with the engine and the rights of the drive. *out is owned by the caller. */
+static int open_file(struct virtio_blk *b, const char *path, struct blk_file **out, struct err *e)
+{
+	struct vm *vm = b->vdev.dev.vm;
+	const struct blk_file_params p = {
+		.path = path,
+		.read_only = b->cfg->is_read_only,
+		.async = b->cfg->io_engine == ENGINE_ASYNC,
+		.replaces = b->file,
+		.loop = &vm->loop,
+		.log = vm->log,
+		.sandbox = vm->sandbox,
+		.done = blk_done,
+		.opaque = b,
+	};
+	struct blk_file *file = xzalloc(sizeof(*file));
+	int ret = blk_file_open(file, &p, e);
+
+	if (ret < 0)
+		free(file);
+	else
+		*out = file;
+	return ret;
+}
+
+static void blk_resume_limited(struct ratelimit *r)
+{
+	virtio_kick_all(&container_of(r, struct virtio_blk, limit)->vdev);
 }
 
 static int blk_create(struct vm *vm, const struct device_class *cls, const void *cfg, const struct dev_slot *slot, struct device **out,
 		      struct err *e)
 {
-	struct virtio_blk *b = xzalloc(sizeof(*b));
-	struct blk_file_params p;
+	const struct blk_cfg *c = cfg;
+	struct virtio_blk *b;
 	int ret;
 
-	b->cfg = cfg;
+	if (c->socket)
+		return vhost_user_blk_class.create(vm, &vhost_user_blk_class, cfg, slot, out, e);
+	b = xzalloc(sizeof(*b));
+	b->cfg = c;
 	device_init(&b->vdev.dev, vm, cls, b->cfg->drive_id, slot);
-	p = (struct blk_file_params){
-		.path = b->cfg->path_on_host,
-		.read_only = b->cfg->is_read_only,
-		.async = b->cfg->io_engine == ENGINE_ASYNC,
-		.loop = &vm->loop,
-		.log = vm->log,
-		.done = blk_done,
-		.opaque = b,
-	};
-	ret = blk_file_open(&b->file, &p, e);
+	ratelimit_init(&b->limit, &vm->loop, b->cfg->rate_limiter, blk_resume_limited);
+	ret = open_file(b, b->cfg->path_on_host, &b->file, e);
 	if (ret == 0) {
 		fill_space(b);
 		b->vdev.ops = &blk_ops;
@@ -460,7 +170,7 @@ static void blk_quiesce(struct device *dev)
 	device_lock(dev);
 	b->paused = true;
 	device_unlock(dev);
-	blk_file_drain(&b->file);
+	blk_file_drain(b->file);
 }
 
 static void blk_resume(struct device *dev)
@@ -473,16 +183,84 @@ static void blk_resume(struct device *dev)
 	virtio_kick_all(&b->vdev);
 }
 
-/* The root drive is made first (blk_order), so it is vda. */
-static void blk_cmdline(struct device *dev, char *buf, size_t size)
+/* The guest's requests of before end in the old image, those of after start in the new one. In flight are reads and writes that the engine
+ * has begun: they are waited for here. */
+static void exchange_file(struct virtio_blk *b, struct blk_file *file)
 {
-	const struct blk_cfg *cfg = to_blk(to_virtio(dev))->cfg;
+	struct device *dev = &b->vdev.dev;
+	struct blk_file *old = b->file;
+	bool was_paused;
+
+	device_lock(dev);
+	was_paused = b->paused;
+	b->paused = true;
+	device_unlock(dev);
+	blk_file_drain(old);
+	device_lock(dev);
+	b->file = file;
+	b->space.capacity = file->size / BLK_SECTOR;
+	b->paused = was_paused;
+	virtio_config_changed(&b->vdev);
+	device_unlock(dev);
+	blk_file_close(old);
+	free(old);
+	virtio_kick_all(&b->vdev);
+}
+
+static int blk_update(struct device *dev, const void *patch, struct err *e)
+{
+	struct virtio_blk *b = to_blk(to_virtio(dev));
+	const struct blk_patch *p = patch;
+	struct blk_file *file;
+	int ret;
+
+	if (dev->cls == &vhost_user_blk_class)
+		return vhost_user_blk_class.ops->update(dev, patch, e);
+	if (p->path_on_host) {
+		ret = open_file(b, p->path_on_host, &file, e);
+		counter_add(ret < 0 ? &b->counters.update_fails : &b->counters.update_count, 1);
+		if (ret < 0)
+			return ret;
+		exchange_file(b, file);
+	}
+	if (p->rate_limiter) {
+		device_lock(dev);
+		ratelimit_update(&b->limit, p->rate_limiter);
+		device_unlock(dev);
+	}
+	return 0;
+}
+
+static int blk_status(struct device *dev, struct json_object *out, struct err *e)
+{
+	const struct virtio_blk *b = to_blk(to_virtio(dev));
+
+	if (dev->cls == &vhost_user_blk_class)
+		return vhost_user_blk_class.ops->status(dev, out, e);
+	json_object_object_add(out, "drive_id", json_object_new_string(dev->id));
+	json_object_object_add(out, "path_on_host", json_object_new_string(b->file->p.path));
+	json_object_object_add(out, "is_read_only", json_object_new_boolean(b->cfg->is_read_only));
+	json_object_object_add(out, "size_bytes", json_object_new_uint64(b->file->size));
+	json_object_object_add(out, "io_engine", json_object_new_string(b->file->ring ? "Async" : "Sync"));
+	return 0;
+}
+
+/* The root drive is made first (blk_order), so it is vda. */
+void blk_root_words(const struct blk_cfg *cfg, bool read_only, char *buf, size_t size)
+{
 	size_t used = strlen(buf);
 
 	if (!cfg->is_root_device)
 		return;
 	snprintf(buf + used, size - used, "%sroot=%s%s %s", used ? " " : "", cfg->partuuid ? "PARTUUID=" : "/dev/vda",
-		 cfg->partuuid ? cfg->partuuid : "", cfg->is_read_only ? "ro" : "rw");
+		 cfg->partuuid ? cfg->partuuid : "", read_only ? "ro" : "rw");
+}
+
+static void blk_cmdline(struct device *dev, char *buf, size_t size)
+{
+	const struct blk_cfg *cfg = to_blk(to_virtio(dev))->cfg;
+
+	blk_root_words(cfg, cfg->is_read_only, buf, size);
 }
 
 static int blk_order(const void *cfg_a, const void *cfg_b)
@@ -490,6 +268,18 @@ static int blk_order(const void *cfg_a, const void *cfg_b)
 	const struct blk_cfg *a = cfg_a, *b = cfg_b;
 
 	return (int)b->is_root_device - (int)a->is_root_device;
+}
+
+static int blk_check(const void *cfg, struct err *e)
+{
+	const struct blk_cfg *c = cfg;
+
+	if (!c->path_on_host && !c->socket)
+		return err_set(e, -EINVAL, "required key \"path_on_host\" is missing (or \"socket\", for a vhost-user drive)");
+	if (c->socket && (c->path_on_host || c->is_read_only || c->rate_limiter || c->io_engine != ENGINE_SYNC))
+		return err_set(e, -EINVAL,
+			       "path_on_host, is_read_only, rate_limiter and io_engine do not go with \"socket\": the back end has them");
+	return 0;
 }
 
 static bool drive_id_ok(const char *s)
@@ -516,7 +306,7 @@ static const struct cfg_field blk_fields[] = {
 	 .expected = "1 to 64 letters, digits, \"_\" or \"-\"", .help = "name of the drive"},
 	{FIELD(is_root_device, CFG_BOOL), .required = true, .dflt = "false", .unique = "a root drive is there already",
 	 .help = "the kernel gets root=/dev/vda (or partuuid) and ro or rw"},
-	{FIELD(path_on_host, CFG_STR), .required = true, .min = 1, .max = 4095, .help = "raw disk image or block device of the host"},
+	{FIELD(path_on_host, CFG_STR), .min = 1, .max = 4095, .help = "raw disk image or block device of the host; or give socket"},
 	{FIELD(is_read_only, CFG_BOOL), .dflt = "false", .help = "the guest cannot write; several VMs can share the image"},
 	{FIELD(partuuid, CFG_STR), .min = 1, .max = 64, .accept = partuuid_ok, .expected = "a partition UUID, like 0eaa91a0-01",
 	 .help = "the root file system is on this partition of the root drive"},
@@ -524,6 +314,9 @@ static const struct cfg_field blk_fields[] = {
 	 .help = "Writeback: flushes of the guest reach the disk; Unsafe: none are offered, so a crash of the host can lose writes"},
 	{FIELD(io_engine, CFG_ENUM), .values = io_engines, .dflt = "\"Sync\"",
 	 .help = "Sync: one worker thread; Async: io_uring, many requests at a time, or Sync when the host forbids it"},
+	{FIELD(rate_limiter, CFG_OBJ), .sub = &ratelimit_table, .help = "limits of reads, writes and other requests"},
+	{FIELD(socket, CFG_STR), .min = 1, .max = 107,
+	 .help = "instead of path_on_host: unix socket of a vhost-user-blk back end, which has the image, its rights and its limits"},
 	{FIELD(discard, CFG_BOOL), .dflt = "true", .extension = true,
 	 .help = "offer discard: blocks that the guest frees go back to the host"},
 	{FIELD(num_queues, CFG_INT), .min = 1, .max = MAX_QUEUES, .dflt = "1", .extension = true, .help = "request queues of the device"},
@@ -535,6 +328,31 @@ static const struct cfg_table blk_table = {
 	.size = sizeof(struct blk_cfg),
 	.fields = blk_fields,
 	.nr_fields = ARRAY_SIZE(blk_fields),
+};
+
+#define PATCH(k, t) .key = #k, .type = (t), .offset = offsetof(struct blk_patch, k)
+static const struct cfg_field blk_patch_fields[] = {
+	{PATCH(drive_id, CFG_STR), .required = true, .min = 1, .max = 64, .help = "name of the drive"},
+	{PATCH(path_on_host, CFG_STR), .min = 1, .max = 4095,
+	 .help = "image that takes the place of the old one, or the same one when its size has changed"},
+	{PATCH(rate_limiter, CFG_OBJ), .sub = &ratelimit_table, .help = "new limits; what is absent stays"},
+};
+
+static const struct cfg_table blk_patch_table = {
+	.name = "partial-drive",
+	.help = "changes of a drive while the VM runs",
+	.size = sizeof(struct blk_patch),
+	.fields = blk_patch_fields,
+	.nr_fields = ARRAY_SIZE(blk_patch_fields),
+};
+
+static const struct device_op blk_device_ops[] = {
+	{.path = "",
+	 .patch = &blk_patch_table,
+	 .update = blk_update,
+	 .status = blk_status,
+	 .help = "Changes the image or the limits of a drive; GET (husk's own) tells which image it has."},
+	{.path = NULL},
 };
 
 static const struct cfg_alias blk_aliases[] = {
@@ -561,10 +379,42 @@ static const struct cfg_flag blk_flag = {
 #name, offsetof(struct virtio_blk, counters.name) \
 	}
 static const struct counter_desc blk_counters[] = {
-	COUNTER(read_count),	     COUNTER(read_bytes),    COUNTER(write_count),
-	COUNTER(write_bytes),	     COUNTER(flush_count),   COUNTER(discard_count),
-	COUNTER(write_zeroes_count), COUNTER(execute_fails), {NULL, 0},
+	COUNTER(read_count),
+	COUNTER(read_bytes),
+	COUNTER(write_count),
+	COUNTER(write_bytes),
+	COUNTER(flush_count),
+	COUNTER(discard_count),
+	COUNTER(write_zeroes_count),
+	COUNTER(execute_fails),
+	COUNTER(queue_event_count),
+	COUNTER(invalid_reqs_count),
+	COUNTER(no_avail_buffer),
+	COUNTER(update_count),
+	COUNTER(update_fails),
+	COUNTER(read_agg),
+	COUNTER(write_agg),
+	{"rate_limiter_throttled_events", offsetof(struct virtio_blk, limit.throttled)},
+	{NULL, 0},
 };
+
+/* The peer of a vhost-user drive may come later. */
+static int blk_probe(const void *cfg, struct err *e)
+{
+	const struct blk_cfg *c = cfg;
+	const struct blk_file_params p = {.path = c->path_on_host, .read_only = c->is_read_only};
+
+	return c->socket ? vhost_user_blk_class.probe(cfg, e) : blk_file_probe(&p, e);
+}
+
+/* io_uring. A PATCH of path_on_host opens and examines the new image and starts its worker, which keeps the loop's confinement. */
+static const char *const blk_syscalls[] = {"io_uring_enter", "poll", NULL};
+static const char *const blk_op_syscalls[] = {
+	"open",	     "openat", "eventfd2", "fstat",	      "newfstatat",	"lseek",
+	"fallocate", "clone",  "clone3",   "set_robust_list", "io_uring_setup", "io_uring_register",
+	"pread64",   "preadv", "pwrite64", "pwritev",	      "fdatasync",	NULL,
+};
+static const u32 blk_op_ioctls[] = {BLKGETSIZE64, BLKDISCARD, 0};
 
 const struct device_class virtio_blk_class = {
 	.name = "virtio-blk",
@@ -573,6 +423,12 @@ const struct device_class virtio_blk_class = {
 	.config = &blk_table,
 	.flag = &blk_flag,
 	.order = blk_order,
+	.check = blk_check,
+	.probe = blk_probe,
+	.ops = blk_device_ops,
+	.syscalls = blk_syscalls,
+	.op_syscalls = blk_op_syscalls,
+	.op_ioctls = blk_op_ioctls,
 	.mmio_slot = true,
 	.metrics_group = "block",
 	.counters = blk_counters,

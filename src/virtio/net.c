@@ -4,11 +4,14 @@
  */
 #include <ctype.h>
 #include <errno.h>
+#include <linux/if_tun.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 
+#include "virtio/backend/net_mmds.h"
 #include "virtio/net_dev.h"
 #include "vmm/config.h"
 
@@ -56,7 +59,10 @@ static bool ctrl_mac(struct virtio_net *n, const struct net_ctrl *c)
 	case VIRTIO_NET_CTRL_MAC_TABLE_SET:
 		return ctrl_mac_tables(c);
 	case VIRTIO_NET_CTRL_MAC_ADDR_SET:
-		return c->len == sizeof(n->state.mac) && ctrl_data(c, 0, n->state.mac, sizeof(n->state.mac));
+		if (c->len != sizeof(n->state.mac) || !ctrl_data(c, 0, n->state.mac, sizeof(n->state.mac)))
+			return false;
+		counter_add(&n->counters.mac_updates, 1);
+		return true;
 	default:
 		return false;
 	}
@@ -175,10 +181,13 @@ static void net_kick(struct virtio_dev *vdev, u16 q)
 		ctrl_kick(n, &vdev->queues[q]);
 	else if (q / 2 >= n->backend->nr_fds)
 		return;
-	else if (q % 2)
+	else if (q % 2) {
+		counter_add(&n->counters.tx_kicks, 1);
 		net_tx(&n->pairs[q / 2]);
-	else
+	} else {
+		counter_add(&n->counters.rx_kicks, 1);
 		net_rx(&n->pairs[q / 2]);
+	}
 }
 
 /* The kicks that follow start the traffic. */
@@ -274,11 +283,43 @@ static int open_backend(struct virtio_net *n, struct err *e)
 	return rc < 0 ? err_prefix(e, "network interface \"%s\"", cfg->iface_id) : 0;
 }
 
+static void mmds_wake(void *device)
+{
+	struct virtio_net *n = device;
+
+	virtio_kick_all(&n->vdev);
+}
+
+/* The metadata service, if it is to be reached here, stands between the device and its backend. */
+static void add_mmds(struct virtio_net *n)
+{
+	struct vm *vm = n->vdev.dev.vm;
+
+	if (config_mmds_on(vm->config, n->cfg->iface_id))
+		net_mmds_wrap(&n->backend, &(struct net_mmds_cfg){.address = vm->config->mmds->ipv4_address,
+								  .service = &vm->mmds,
+								  .loop = &vm->loop,
+								  .wake = mmds_wake,
+								  .device = n});
+}
+
+static void resume_rx(struct ratelimit *r)
+{
+	virtio_kick_all(&container_of(r, struct virtio_net, rx_limit)->vdev);
+}
+
+static void resume_tx(struct ratelimit *r)
+{
+	virtio_kick_all(&container_of(r, struct virtio_net, tx_limit)->vdev);
+}
+
 static void net_destroy(struct device *dev)
 {
 	struct virtio_net *n = to_net(to_virtio(dev));
 
 	net_io_fini(n);
+	ratelimit_fini(&n->rx_limit);
+	ratelimit_fini(&n->tx_limit);
 	virtio_fini(&n->vdev);
 	if (n->backend)
 		n->backend->ops->close(n->backend);
@@ -294,10 +335,13 @@ static int net_create(struct vm *vm, const struct device_class *cls, const void 
 
 	n->cfg = cfg;
 	device_init(&n->vdev.dev, vm, cls, n->cfg->iface_id, slot);
+	ratelimit_init(&n->rx_limit, &vm->loop, n->cfg->rx_rate_limiter, resume_rx);
+	ratelimit_init(&n->tx_limit, &vm->loop, n->cfg->tx_rate_limiter, resume_tx);
 	rc = choose_mac(n, e);
 	if (rc == 0)
 		rc = open_backend(n, e);
 	if (rc == 0) {
+		add_mmds(n);
 		net_io_init(n);
 		n->state.status = VIRTIO_NET_S_LINK_UP;
 		n->state.pairs = 1;
@@ -336,6 +380,27 @@ static void net_resume(struct device *dev)
 	virtio_kick_all(&n->vdev);
 }
 
+/* What a PATCH can say. */
+struct net_patch {
+	char *iface_id;
+	struct cfg_ratelimit *rx_rate_limiter, *tx_rate_limiter;
+};
+
+static int net_update(struct device *dev, const void *patch, struct err *e)
+{
+	struct virtio_net *n = to_net(to_virtio(dev));
+	const struct net_patch *p = patch;
+
+	(void)e;
+	device_lock(dev);
+	if (p->rx_rate_limiter)
+		ratelimit_update(&n->rx_limit, p->rx_rate_limiter);
+	if (p->tx_rate_limiter)
+		ratelimit_update(&n->tx_limit, p->tx_rate_limiter);
+	device_unlock(dev);
+	return 0;
+}
+
 static bool iface_id_ok(const char *s)
 {
 	while (isalnum((unsigned char)*s) || *s == '_' || *s == '-')
@@ -372,6 +437,8 @@ static const struct cfg_field net_fields[] = {
 	{FIELD(guest_mac, CFG_STR), .accept = mac_ok, .unique = "another interface has this MAC address", .any_case = true,
 	 .expected = "6 bytes in hexadecimal, not multicast, like 06:00:ac:10:00:02", .help = "MAC address; random when absent"},
 	{FIELD(mtu, CFG_INT), .min = 68, .max = 65535, .help = "MTU that the guest's driver sets; its own default when absent"},
+	{FIELD(rx_rate_limiter, CFG_OBJ), .sub = &ratelimit_table, .help = "limits of what the guest receives"},
+	{FIELD(tx_rate_limiter, CFG_OBJ), .sub = &ratelimit_table, .help = "limits of what the guest sends"},
 	{FIELD(queue_pairs, CFG_INT), .min = 1, .max = NET_MAX_PAIRS, .dflt = "1", .extension = true,
 	 .help = "pairs of queues; more than one needs a tap made with multi_queue"},
 };
@@ -382,6 +449,26 @@ static const struct cfg_table net_table = {
 	.size = sizeof(struct net_cfg),
 	.fields = net_fields,
 	.nr_fields = ARRAY_SIZE(net_fields),
+};
+
+#define PATCH(k, t) .key = #k, .type = (t), .offset = offsetof(struct net_patch, k)
+static const struct cfg_field net_patch_fields[] = {
+	{PATCH(iface_id, CFG_STR), .required = true, .min = 1, .max = 64, .help = "name of the interface"},
+	{PATCH(rx_rate_limiter, CFG_OBJ), .sub = &ratelimit_table, .help = "new limits of what the guest receives; what is absent stays"},
+	{PATCH(tx_rate_limiter, CFG_OBJ), .sub = &ratelimit_table, .help = "new limits of what the guest sends; what is absent stays"},
+};
+
+static const struct cfg_table net_patch_table = {
+	.name = "partial-network-interface",
+	.help = "changes of a network interface while the VM runs",
+	.size = sizeof(struct net_patch),
+	.fields = net_patch_fields,
+	.nr_fields = ARRAY_SIZE(net_patch_fields),
+};
+
+static const struct device_op net_device_ops[] = {
+	{.path = "", .patch = &net_patch_table, .update = net_update, .help = "Changes the limits of a network interface."},
+	{.path = NULL},
 };
 
 static const struct cfg_alias net_aliases[] = {
@@ -411,8 +498,38 @@ static const struct counter_desc net_counters[] = {
 	COUNTER("tx_bytes_count", tx_bytes),
 	COUNTER("tx_fails", tx_drops),
 	COUNTER("tx_malformed_frames", tx_malformed),
+	COUNTER("rx_count", rx_frames),
+	COUNTER("tx_count", tx_frames),
+	COUNTER("tap_write_fails", tx_drops),
+	COUNTER("rx_queue_event_count", rx_kicks),
+	COUNTER("tx_queue_event_count", tx_kicks),
+	COUNTER("rx_tap_event_count", tap_events),
+	COUNTER("mac_address_updates", mac_updates),
+	COUNTER("tx_spoofed_mac_count", tx_spoofed),
+	COUNTER("tap_write_agg", tap_write),
+	{"rx_rate_limiter_throttled", offsetof(struct virtio_net, rx_limit.throttled)},
+	{"tx_rate_limiter_throttled", offsetof(struct virtio_net, tx_limit.throttled)},
 	{NULL, 0},
 };
+
+/* A connection to passt cannot be tried: passt ends with the first one. */
+static int net_probe(const void *cfg, struct err *e)
+{
+	const struct net_cfg *c = cfg;
+	struct net_backend *tap;
+	int rc;
+
+	if (c->passt_socket)
+		return 0;
+	rc = net_tap_open(&tap, c->host_dev_name, (u32)c->queue_pairs, e);
+	if (rc == 0)
+		tap->ops->close(tap);
+	return rc;
+}
+
+/* A tap; passt's socket; the metadata service's tokens. */
+static const char *const net_syscalls[] = {"readv", "writev", "recvfrom", "sendto", "sendmsg", NULL};
+static const u32 net_ioctls[] = {TUNSETOFFLOAD, TUNSETQUEUE, 0};
 
 const struct device_class virtio_net_class = {
 	.name = "virtio-net",
@@ -421,6 +538,10 @@ const struct device_class virtio_net_class = {
 	.config = &net_table,
 	.flag = &net_flag,
 	.check = net_check,
+	.probe = net_probe,
+	.ops = net_device_ops,
+	.syscalls = net_syscalls,
+	.ioctls = net_ioctls,
 	.mmio_slot = true,
 	.metrics_group = "net",
 	.counters = net_counters,

@@ -3,11 +3,13 @@
 #define HUSK_NET_DEV_H
 
 #include "virtio/backend/net.h"
+#include "virtio/backend/ratelimit.h"
 #include "virtio/virtio.h"
 
 struct net_cfg {
 	char *iface_id, *host_dev_name, *passt_socket, *guest_mac;
 	u64 mtu, queue_pairs;
+	struct cfg_ratelimit *rx_rate_limiter, *tx_rate_limiter; /* NULL: no limit */
 };
 
 /* Goes into a snapshot. */
@@ -21,6 +23,8 @@ struct net_state {
 struct net_counters {
 	u64 rx_frames, rx_bytes, rx_drops, rx_starved; /* starved: the driver had no buffers */
 	u64 tx_frames, tx_bytes, tx_drops, tx_malformed;
+	u64 rx_kicks, tx_kicks, tap_events, mac_updates, tx_spoofed;
+	struct latency tap_write;
 };
 
 /*
@@ -38,12 +42,14 @@ struct net_counters {
 struct net_pair {
 	struct virtio_net *net; /* borrowed */
 	u32 index;
-	struct loop_fd watch; /* fd is the backend's */
-	bool rx_starved;      /* no buffers: the driver's kick goes on */
-	bool tx_blocked;      /* the descriptor is full: EPOLLOUT goes on */
-	u8 *rx_mem, *spill;   /* owned */
-	u32 rx_head, rx_tail; /* bytes in rx_mem */
-	u64 rx_room;	      /* bytes that the chains hold */
+	struct loop_fd watch;	     /* fd is the backend's */
+	u32 watched;		     /* for these events */
+	bool rx_starved;	     /* no buffers: the driver's kick goes on */
+	bool tx_blocked;	     /* the descriptor is full: EPOLLOUT goes on */
+	bool rx_limited, tx_limited; /* the interface may move no more for now: the limiter goes on */
+	u8 *rx_mem, *spill;	     /* owned */
+	u32 rx_head, rx_tail;	     /* bytes in rx_mem */
+	u64 rx_room;		     /* bytes that the chains hold */
 	u32 rx_goal, rx_small_run;
 	u32 pending, pending_placed; /* length of the pending frame, 0: none; bytes of it that are in the chains */
 };
@@ -54,6 +60,7 @@ struct virtio_net {
 	struct net_backend *backend; /* owned */
 	struct net_state state;
 	struct net_counters counters;
+	struct ratelimit rx_limit, tx_limit; /* of all pairs together */
 	bool paused;
 	bool gone; /* the other end of the backend: link down for good */
 	struct net_pair pairs[NET_MAX_PAIRS];

@@ -45,13 +45,16 @@ static void watch(struct net_pair *p)
 	u32 events = 0;
 
 	if (in_use(p))
-		events = (p->rx_starved ? 0u : EPOLLIN) | (p->tx_blocked || b->more_out ? EPOLLOUT : 0u);
+		events = (p->rx_starved || p->rx_limited ? 0u : EPOLLIN) | (p->tx_blocked || b->more_out ? EPOLLOUT : 0u);
+	if (events == p->watched)
+		return;
 	if (!events)
 		loop_unwatch(&p->watch);
 	else if (p->watch.loop)
 		loop_modify(&p->watch, events);
-	else
-		(void)!loop_watch(&p->net->vdev.dev.vm->loop, &p->watch, events, NULL);
+	else if (loop_watch(&p->net->vdev.dev.vm->loop, &p->watch, events, NULL) < 0)
+		return;
+	p->watched = events;
 }
 
 void net_io_watch(struct virtio_net *n)
@@ -203,7 +206,8 @@ static void rx_overflow(struct net_pair *p, u32 len)
 		rx_drop_pending(p);
 }
 
-/* Receives one frame. False: none there, no buffers, or the link is gone. */
+/* Receives one frame. False: none there, no buffers, the limit is reached, or the link is gone. A frame is paid for when it has come: its
+ * length is not known before. */
 static bool rx_one(struct net_pair *p)
 {
 	struct net_backend *b = p->net->backend;
@@ -220,6 +224,10 @@ static bool rx_one(struct net_pair *p)
 		p->pending = 0;
 		return true;
 	}
+	if (ratelimit_active(&p->net->rx_limit) && !ratelimit_ready(&p->net->rx_limit)) {
+		p->rx_limited = true;
+		return false;
+	}
 	iov[nr] = (struct iovec){.iov_base = p->spill, .iov_len = NET_FRAME_MAX};
 	len = b->ops->recv(b, p->index, iov, nr + 1);
 	if (len < 0) {
@@ -227,6 +235,8 @@ static bool rx_one(struct net_pair *p)
 			link_down(p->net, (int)len);
 		return false;
 	}
+	if (ratelimit_active(&p->net->rx_limit))
+		ratelimit_charge(&p->net->rx_limit, MAX((u64)len, NET_HDR_LEN) - NET_HDR_LEN);
 	rx_adapt(p, (u32)len);
 	if ((u64)len > p->rx_room)
 		rx_overflow(p, (u32)len);
@@ -241,7 +251,7 @@ void net_rx(struct net_pair *p)
 	u32 budget = NET_BATCH;
 
 	if (in_use(p) && rx_queue(p)->enabled) {
-		p->rx_starved = false;
+		p->rx_starved = p->rx_limited = false;
 		virtq_want_kicks(rx_queue(p), false);
 		while (budget && rx_one(p))
 			budget--;
@@ -254,10 +264,21 @@ void net_rx(struct net_pair *p)
 
 /* ---- transmit ---- */
 
-/* 0: sent or dropped. -EAGAIN: not now. */
+/* The guest says that it is somebody else: counted only, as by Firecracker. */
+static void look_at_sender(struct virtio_net *n, struct virtq_chain *c)
+{
+	enum { SENDER = NET_HDR_LEN + sizeof(n->state.mac) };
+	u8 mac[sizeof(n->state.mac)];
+
+	if (iov_read(chain_out(c), c->nr_out, SENDER, mac, sizeof(mac)) == sizeof(mac) && memcmp(mac, n->state.mac, sizeof(mac)) != 0)
+		count(&n->counters.tx_spoofed, 1);
+}
+
+/* 0: sent or dropped. 1: taken by husk itself. -EAGAIN: not now. */
 static int tx_send(struct net_pair *p, struct virtq_chain *c)
 {
 	struct virtio_net *n = p->net;
+	u64 start_ns = clock_host_ns();
 	int rc = -ENOTCONN;
 
 	if (c->out_len <= NET_HDR_LEN || c->out_len > NET_FRAME_MAX) {
@@ -274,20 +295,36 @@ static int tx_send(struct net_pair *p, struct virtq_chain *c)
 		count(&n->counters.tx_drops, 1);
 		return 0;
 	}
+	latency_add(&n->counters.tap_write, clock_host_ns() - start_ns);
+	look_at_sender(n, c);
 	count(&n->counters.tx_frames, 1);
 	count(&n->counters.tx_bytes, c->out_len - NET_HDR_LEN);
 	trace(n->vdev.dev.vm->trace, net_tx, "dev=%s pair=%u len=%u", n->vdev.dev.id, p->index, c->out_len);
-	return 0;
+	return rc;
 }
 
-/* Sends one frame. False: none there, or the descriptor is full. */
+static u64 tx_bytes(const struct virtq_chain *c)
+{
+	return MAX(c->out_len, NET_HDR_LEN) - NET_HDR_LEN;
+}
+
+/* Sends one frame. False: none there, the limit is reached, or the descriptor is full. */
 static bool tx_one(struct net_pair *p)
 {
 	struct virtq_chain c;
+	int rc;
 
 	if (virtq_pop(tx_queue(p), &c) <= 0)
 		return false;
-	if (tx_send(p, &c) == -EAGAIN) {
+	if (ratelimit_active(&p->net->tx_limit) && !ratelimit_take(&p->net->tx_limit, tx_bytes(&c))) {
+		virtq_unpop(tx_queue(p), &c);
+		p->tx_limited = true;
+		return false;
+	}
+	rc = tx_send(p, &c);
+	if (rc)
+		ratelimit_refund(&p->net->tx_limit, tx_bytes(&c));
+	if (rc == -EAGAIN) {
 		virtq_unpop(tx_queue(p), &c);
 		p->tx_blocked = true;
 		return false;
@@ -304,12 +341,12 @@ void net_tx(struct net_pair *p)
 	u32 budget = NET_BATCH;
 
 	if (n->vdev.live && !n->paused && p->index < n->state.pairs && q->enabled) {
-		p->tx_blocked = false;
+		p->tx_blocked = p->tx_limited = false;
 		do {
 			virtq_want_kicks(q, false);
 			while (budget && tx_one(p))
 				budget--;
-		} while (!p->tx_blocked && virtq_want_kicks(q, true) && budget);
+		} while (!p->tx_blocked && !p->tx_limited && virtq_want_kicks(q, true) && budget);
 		virtq_notify(q);
 		if (!budget && !p->tx_blocked)
 			virtio_kick_all(&n->vdev);
@@ -326,6 +363,7 @@ static void pair_ready(struct loop_fd *w, u32 events)
 	int rc = 0;
 
 	device_lock(&n->vdev.dev);
+	count(&n->counters.tap_events, 1);
 	if (!in_use(p)) {
 		watch(p); /* the driver has reset the device: it wants nothing more */
 	} else {
@@ -352,7 +390,7 @@ void net_io_release(struct virtio_net *n)
 		p->rx_room = 0;
 		if (p->pending)
 			rx_drop_pending(p);
-		p->rx_starved = p->tx_blocked = false;
+		p->rx_starved = p->tx_blocked = p->rx_limited = p->tx_limited = false;
 	}
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "virtio/backend/ratelimit.h"
 #include "virtio/virtio.h"
 #include "vmm/config.h"
 
@@ -12,12 +13,13 @@
 #define RNG_MAX_BATCH	32	   /* requests before the loop gets its turn */
 
 struct cfg_rng {
-	u8 nothing; /* no keys yet */
+	struct cfg_ratelimit *rate_limiter; /* NULL: no limit */
 };
 
 struct virtio_rng {
 	struct virtio_dev vdev; /* first */
 	u64 requests, bytes, host_fails;
+	struct ratelimit limit;
 	struct virtq_chain chain;
 };
 
@@ -47,20 +49,34 @@ static u32 fill(struct virtio_rng *rng, const struct iovec *iov, u16 nr, u32 len
 	return done;
 }
 
+/* Answers one request. False: none there, or the limit is reached. */
+static bool rng_one(struct virtio_rng *rng, struct virtq *q)
+{
+	struct virtq_chain *c = &rng->chain;
+	u32 n;
+
+	if (virtq_pop(q, c) <= 0)
+		return false;
+	n = MIN(c->in_len, RNG_MAX_REQUEST);
+	if (ratelimit_active(&rng->limit) && !ratelimit_take(&rng->limit, n)) {
+		virtq_unpop(q, c);
+		return false;
+	}
+	n = fill(rng, chain_in(c), c->nr_in, n);
+	__atomic_fetch_add(&rng->requests, 1, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&rng->bytes, n, __ATOMIC_RELAXED);
+	virtq_push(q, c, n);
+	return true;
+}
+
 static void rng_kick(struct virtio_dev *vdev, u16 index)
 {
 	struct virtio_rng *rng = container_of(vdev, struct virtio_rng, vdev);
 	struct virtq *q = &vdev->queues[index];
-	struct virtq_chain *c = &rng->chain;
-	u32 batch;
+	u32 batch = 0;
 
-	for (batch = 0; batch < RNG_MAX_BATCH && virtq_pop(q, c) > 0; batch++) {
-		u32 n = fill(rng, chain_in(c), c->nr_in, MIN(c->in_len, RNG_MAX_REQUEST));
-
-		__atomic_fetch_add(&rng->requests, 1, __ATOMIC_RELAXED);
-		__atomic_fetch_add(&rng->bytes, n, __ATOMIC_RELAXED);
-		virtq_push(q, c, n);
-	}
+	while (batch < RNG_MAX_BATCH && rng_one(rng, q))
+		batch++;
 	virtq_notify(q);
 	if (batch == RNG_MAX_BATCH)
 		virtio_kick_all(vdev); /* there may be more */
@@ -85,10 +101,16 @@ static const struct virtio_ops rng_ops = {
 	.reset = rng_reset,
 };
 
+static void rng_resume_limited(struct ratelimit *r)
+{
+	virtio_kick_all(&container_of(r, struct virtio_rng, limit)->vdev);
+}
+
 static void rng_destroy(struct device *dev)
 {
 	struct virtio_rng *rng = container_of(to_virtio(dev), struct virtio_rng, vdev);
 
+	ratelimit_fini(&rng->limit);
 	virtio_fini(&rng->vdev);
 	device_fini(dev);
 	free(rng);
@@ -98,9 +120,10 @@ static int rng_create(struct vm *vm, const struct device_class *cls, const void 
 		      struct err *e)
 {
 	struct virtio_rng *rng = xzalloc(sizeof(*rng));
+	const struct cfg_rng *c = cfg;
 	int ret;
 
-	(void)cfg;
+	ratelimit_init(&rng->limit, &vm->loop, c ? c->rate_limiter : NULL, rng_resume_limited);
 	device_init(&rng->vdev.dev, vm, cls, "rng", slot);
 	rng->vdev.ops = &rng_ops;
 	rng->vdev.type = VIRTIO_ID_RNG;
@@ -113,10 +136,20 @@ static int rng_create(struct vm *vm, const struct device_class *cls, const void 
 	return 0;
 }
 
+static const struct cfg_field rng_fields[] = {
+	{.key = "rate_limiter",
+	 .type = CFG_OBJ,
+	 .offset = offsetof(struct cfg_rng, rate_limiter),
+	 .sub = &ratelimit_table,
+	 .help = "limits of what the guest gets"},
+};
+
 static const struct cfg_table rng_config = {
 	.name = "entropy",
-	.help = "A virtio entropy device, fed from the host's getrandom(2). It has no keys: {} adds it.",
+	.help = "A virtio entropy device, fed from the host's getrandom(2); {} adds it.",
 	.size = sizeof(struct cfg_rng),
+	.fields = rng_fields,
+	.nr_fields = ARRAY_SIZE(rng_fields),
 };
 
 static const struct cfg_flag rng_flag = {.name = "entropy", .help = "Add a virtio entropy device."};
@@ -125,6 +158,7 @@ static const struct counter_desc rng_counters[] = {
 	{"entropy_event_count", offsetof(struct virtio_rng, requests)},
 	{"entropy_bytes", offsetof(struct virtio_rng, bytes)},
 	{"host_rng_fails", offsetof(struct virtio_rng, host_fails)},
+	{"entropy_rate_limiter_throttled", offsetof(struct virtio_rng, limit.throttled)},
 	{NULL, 0},
 };
 

@@ -19,11 +19,8 @@ static void kicked(struct loop_fd *w, u32 events)
 {
 	struct virtio_kick *kick = container_of(w, struct virtio_kick, watch);
 	struct virtio_dev *vdev = kick->vdev;
-	eventfd_t n;
 
 	(void)events;
-	if (eventfd_read(w->fd, &n) < 0)
-		return;
 	device_lock(&vdev->dev);
 	if (vdev->live && !(vdev->status & VIRTIO_S_NEEDS_RESET) && vdev->queues[kick->q].enabled) {
 		trace(vdev->dev.vm->trace, virtio_kick, "dev=%s q=%u", vdev->dev.id, kick->q);
@@ -51,7 +48,8 @@ static int init_queue(struct virtio_dev *vdev, u16 i, struct err *e)
 	if (q->kick_fd < 0)
 		return err_errno(e, "%s: cannot make an eventfd for queue %u", vdev->dev.id, i);
 	*kick = (struct virtio_kick){.watch = {.fd = q->kick_fd, .ready = kicked}, .vdev = vdev, .q = i};
-	ret = loop_watch(&vdev->dev.vm->loop, &kick->watch, EPOLLIN, e);
+	/* Edge-triggered: each write of the eventfd is an event, and nobody has to read it. */
+	ret = loop_watch(&vdev->dev.vm->loop, &kick->watch, EPOLLIN | EPOLLET, e);
 	if (ret == 0)
 		ret = ioeventfd(vdev, i, true, e);
 	if (ret < 0) {
@@ -149,7 +147,7 @@ void virtio_broken(struct virtio_dev *vdev, const char *fmt, ...)
 
 static void kick(const struct virtq *q)
 {
-	/* Fails only when the counter is full: the loop has a kick to look at already. */
+	/* The counter is never read: it is full after 2^64 - 2 kicks. */
 	if (eventfd_write(q->kick_fd, 1) < 0)
 		ASSERT(errno == EAGAIN);
 }

@@ -6,6 +6,7 @@
 #define HUSK_ACCEL_H
 
 #include "vmm/mem.h"
+#include "vmm/sandbox.h"
 #include "vmm/vcpu.h"
 
 struct counter_desc;  /* device.h */
@@ -16,6 +17,8 @@ struct accel_ops {
 	const struct counter_desc *counters; /* of one vCPU, offsets from vcpu->accel; may be NULL */
 	/* Runs guest code at the host's speed: a bzImage unpacks itself as fast as husk could, and the guest starts sooner. */
 	bool native;
+	/* What vCPU and loop threads ask of the kernel for it once the guest runs, beyond sandbox_lists.c. */
+	struct sandbox_need vcpu_needs, loop_needs;
 	/* Usable here? Runs a self-test of a few milliseconds and leaves nothing behind. -ENODEV missing, -EACCES forbidden, -ENOSYS too
 	 * old, -EOPNOTSUPP there but of no use (it only emulates); e says why and what to do. */
 	int (*probe)(struct err *e);
@@ -34,6 +37,10 @@ struct accel_ops {
 	/* Accelerator -> v->cpu and back: everything that a vCPU is. ctx: any thread while the vCPU is parked, or before start */
 	int (*vcpu_pull)(struct vcpu *v, struct err *e);
 	int (*vcpu_push)(struct vcpu *v, struct err *e);
+
+	/* Optional: without it the accelerator serves no debugger. How the vCPU is to run from now on (debug.h). After a push: it may
+	 * change the registers. ctx: loop, the vCPU is parked */
+	int (*vcpu_debug)(struct vcpu *v, const struct vcpu_debug *d, struct err *e);
 
 	/* What of the CPU the accelerator can show to the guest, into *caps. ctx: before start */
 	int (*cpu_caps)(struct vm *vm, struct arch_cpu_caps *caps, struct err *e);

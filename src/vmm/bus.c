@@ -48,6 +48,13 @@ int bus_add(struct vm *vm, enum bus_space space, u64 base, u64 len, struct devic
 	return 0;
 }
 
+/* Of a vCPU that began at start_ns. */
+static void count_access(struct vm *vm, enum bus_space space, bool write, u64 start_ns)
+{
+	counter_add(&vm->counters.accesses[space][write], 1);
+	latency_add(&vm->counters.access_time[space][write], clock_host_ns() - start_ns);
+}
+
 /* The range that holds [addr, addr + len) whole. */
 static const struct bus_range *find(const struct bus *b, u64 addr, u32 len)
 {
@@ -63,29 +70,35 @@ static const struct bus_range *find(const struct bus *b, u64 addr, u32 len)
 void bus_read(struct vm *vm, enum bus_space space, u64 addr, void *data, u32 len)
 {
 	const struct bus_range *r = find(&vm->bus[space], addr, len);
+	u64 start_ns = clock_host_ns();
 
 	if (!r) {
 		trace(vm->trace, bus_unclaimed_read, "space=%d addr=%#llx len=%u", (int)space, (unsigned long long)addr, len);
 		memset(data, 0xff, len);
+		count_access(vm, space, false, start_ns);
 		return;
 	}
 	memset(data, 0, len);
 	device_lock(r->dev);
 	r->ops->read(r->dev, addr - r->base, data, len);
 	device_unlock(r->dev);
+	count_access(vm, space, false, start_ns);
 }
 
 void bus_write(struct vm *vm, enum bus_space space, u64 addr, const void *data, u32 len)
 {
 	const struct bus_range *r = find(&vm->bus[space], addr, len);
+	u64 start_ns = clock_host_ns();
 
 	if (!r) {
 		trace(vm->trace, bus_unclaimed_write, "space=%d addr=%#llx len=%u", (int)space, (unsigned long long)addr, len);
+		count_access(vm, space, true, start_ns);
 		return;
 	}
 	device_lock(r->dev);
 	r->ops->write(r->dev, addr - r->base, data, len);
 	device_unlock(r->dev);
+	count_access(vm, space, true, start_ns);
 }
 
 bool bus_claimed(const struct vm *vm, enum bus_space space, u64 addr)

@@ -365,22 +365,8 @@ void chr_rx_resume(struct chr *c)
 	loop_post(&c->vm->loop, &c->resume);
 }
 
-struct chr *chr_new(struct vm *vm, const char *spec, chr_rx_fn *rx, void *opaque, struct err *e)
+static struct chr *open_new(struct chr *c, struct err *e)
 {
-	enum chr_kind kind;
-	const char *path;
-	struct chr *c;
-
-	if (!chr_spec_parse(spec, &kind, &path)) {
-		err_set(e, -EINVAL, "\"%s\": expected stdio, pty, unix:PATH (up to 107 bytes), file:PATH or null", spec);
-		return NULL;
-	}
-	c = xzalloc(sizeof(*c));
-	c->vm = vm;
-	c->kind = kind;
-	c->rx = rx;
-	c->opaque = opaque;
-	c->path = path ? xstrdup(path) : NULL;
 	pthread_mutex_init(&c->lock, NULL);
 	c->in = (struct loop_fd){.fd = -1, .ready = in_ready};
 	c->out = (struct loop_fd){.fd = -1, .ready = out_ready};
@@ -394,6 +380,29 @@ struct chr *chr_new(struct vm *vm, const char *spec, chr_rx_fn *rx, void *opaque
 		return NULL;
 	}
 	return c;
+}
+
+struct chr *chr_new(struct vm *vm, const char *spec, chr_rx_fn *rx, void *opaque, struct err *e)
+{
+	enum chr_kind kind;
+	const char *path;
+	struct chr *c;
+
+	if (!chr_spec_parse(spec, &kind, &path)) {
+		err_set(e, -EINVAL, "\"%s\": expected stdio, pty, unix:PATH (up to 107 bytes), file:PATH or null", spec);
+		return NULL;
+	}
+	c = xzalloc(sizeof(*c));
+	*c = (struct chr){.vm = vm, .kind = kind, .rx = rx, .opaque = opaque, .path = path ? xstrdup(path) : NULL};
+	return open_new(c, e);
+}
+
+struct chr *chr_new_output(struct vm *vm, const char *path, struct err *e)
+{
+	struct chr *c = xzalloc(sizeof(*c));
+
+	*c = (struct chr){.vm = vm, .kind = CHR_FILE, .path = xstrdup(path), .keep = true};
+	return open_new(c, e);
 }
 
 void chr_free(struct chr *c)

@@ -21,6 +21,8 @@ typedef u32 chr_rx_fn(void *opaque, const u8 *data, u32 len);
 /* spec: "stdio" (one per process), "pty", "unix:PATH" (listens; one client at a time), "file:PATH" (output only, truncated), "null".
  * rx may be NULL: input is thrown away, stdin not touched. NULL with e filled on failure. ctx: before start */
 struct chr *chr_new(struct vm *vm, const char *spec, chr_rx_fn *rx, void *opaque, struct err *e);
+/* Output only, to the file or FIFO at path: made when it is missing, not truncated, written from its start. ctx: before start */
+struct chr *chr_new_output(struct vm *vm, const char *path, struct err *e);
 void chr_free(struct chr *c);
 /* Queues output; what the ring cannot hold is dropped and counted. ctx: any */
 void chr_write(struct chr *c, const void *data, u32 len);

@@ -19,6 +19,7 @@ struct chr {
 	chr_rx_fn *rx;
 	void *opaque;
 	char *path; /* owned; of a file, socket or pty */
+	bool keep;  /* of a file: what is in it */
 
 	pthread_mutex_t lock; /* guards the output side; taken after a device's lock, never held around rx */
 	struct loop_fd out;   /* fd owned, -1 = nobody there; watched while the ring holds something */

@@ -97,8 +97,10 @@ static int open_stdio(struct chr *c, struct err *e)
 
 static int open_file(struct chr *c, struct err *e)
 {
+	int truncate = c->keep ? 0 : O_TRUNC;
+
 	/* Readable too, so that a FIFO opens before its reader is there. */
-	c->out.fd = open(c->path, O_RDWR | O_CREAT | O_TRUNC | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
+	c->out.fd = open(c->path, O_RDWR | O_CREAT | truncate | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
 	return c->out.fd < 0 ? err_errno(e, "output file \"%s\"", c->path) : 0;
 }
 
@@ -182,6 +184,7 @@ static int open_unix(struct chr *c, struct err *e)
 		return err_errno(e, "socket \"%s\"", c->path);
 	c->sock_dev = st.st_dev;
 	c->sock_ino = st.st_ino;
+	sandbox_will_remove(c->vm->sandbox, c->path);
 	if (listen(c->listener.fd, 1) < 0)
 		return err_errno(e, "socket \"%s\"", c->path);
 	return loop_watch(&c->vm->loop, &c->listener, EPOLLIN, e);

@@ -1,6 +1,7 @@
 /* config.c: the sections of a configuration that belong to no device, and the checks that span sections; see config.h. */
 #include "vmm/config.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
 #include <errno.h>
 #include <json-c/json.h>
@@ -8,8 +9,10 @@
 #include <string.h>
 
 #include "vmm/base/log.h"
+#include "vmm/config_cpu.h"
 #include "vmm/config_table.h"
 #include "vmm/device.h"
+#include "vmm/gdb.h"
 #include "vmm/vm.h"
 
 #define PATH_BYTES     .min = 1, .max = 4095, .expected = "a path of 1 to 4095 bytes"
@@ -18,7 +21,8 @@
 static const char *const huge_names[] = {"None", "Transparent", "2M", NULL}; /* by enum mem_huge */
 static const char *const accel_names[] = {"auto", "kvm", "tcg", NULL};	     /* by enum cfg_accel */
 static const char *const unpack_names[] = {"auto", "host", "guest", NULL};   /* by enum cfg_unpack */
-static const char *const template_names[] = {"None", NULL};
+static const char *const mmds_names[] = {"V1", "V2", NULL};		     /* by enum cfg_mmds_version */
+const char *const config_cpu_template_names[] = {"None", "C3", "T2", "T2S", "T2CL", "T2A", "V1N1", NULL};
 
 static bool level_ok(const char *name)
 {
@@ -50,15 +54,23 @@ static bool id_ok(const char *id)
 	return true;
 }
 
+/* RFC 3927 §2.1: the first and the last 256 addresses are reserved. */
+static bool link_local_ok(const char *address)
+{
+	struct in_addr a;
+
+	return inet_pton(AF_INET, address, &a) == 1 && ntohl(a.s_addr) >= 0xa9fe0100 && ntohl(a.s_addr) <= 0xa9fefeff;
+}
+
 /* One row: the member of struct s that a key fills. */
 #define FIELD(s, member, k, t, ...) \
 	{ \
 		.key = (k), .type = (t), .offset = offsetof(struct s, member), __VA_ARGS__ \
 	}
 
-#define TABLE(n, s, f, h) \
+#define TABLE(n, s, f, h, ...) \
 	{ \
-		.name = (n), .help = (h), .size = sizeof(struct s), .fields = (f), .nr_fields = ARRAY_SIZE(f) \
+		.name = (n), .help = (h), .size = sizeof(struct s), .fields = (f), .nr_fields = ARRAY_SIZE(f), __VA_ARGS__ \
 	}
 
 static const struct cfg_field boot_fields[] = {
@@ -86,8 +98,13 @@ static const struct cfg_field machine_fields[] = {
 	      .help = "Record written pages from the start, for diff snapshots."),
 	FIELD(cfg_machine, huge_pages, "huge_pages", CFG_ENUM, .values = huge_names, .dflt = "\"None\"", .flag = "huge-pages",
 	      .metavar = "KIND", .help = "What backs guest memory: 4 KiB pages, transparent huge pages, or reserved 2 MiB pages."),
-	FIELD(cfg_machine, cpu_template, "cpu_template", CFG_ENUM, .values = template_names, .dflt = "\"None\"",
-	      .help = "CPU templates are not supported by this husk yet; only None is accepted."),
+	FIELD(cfg_machine, gdb_socket_path, "gdb_socket_path", CFG_STR, .extension = true, .accept = gdb_address_ok,
+	      .expected = "a path of 1 to 107 bytes, or a loopback address and a port, like 127.0.0.1:1234", .flag = "gdb",
+	      .metavar = "SOCKET",
+	      .help = "Serve gdb at this socket path or loopback HOST:PORT; the guest waits for it before its first instruction."),
+	FIELD(cfg_machine, cpu_template, "cpu_template", CFG_ENUM, .values = config_cpu_template_names, .dflt = "\"None\"",
+	      .deprecated = true, .flag = "cpu-template", .metavar = "NAME",
+	      .help = "What the guest sees of the processor: one of Firecracker's CPU templates (docs/cpu-templates.md)."),
 };
 static const struct cfg_table machine_table = TABLE("machine-config", cfg_machine, machine_fields, "CPUs and memory.");
 
@@ -108,10 +125,39 @@ static const struct cfg_table logger_table = TABLE("logger", cfg_logger, logger_
 static const struct cfg_field metrics_fields[] = {
 	FIELD(cfg_metrics, metrics_path, "metrics_path", CFG_STR, .required = true, PATH_BYTES, .flag = "metrics-path", .metavar = "FILE",
 	      .help = "File or FIFO that takes the metrics, one JSON object per line."),
+	FIELD(cfg_metrics, emit_id, "emit_id", CFG_BOOL, .dflt = "false", .help = "Put the id of the VM on each line."),
+	FIELD(cfg_metrics, properties, "properties", CFG_MAP, .help = "Names and values, all strings, to be put on each line."),
 };
-static const struct cfg_table metrics_table = TABLE("metrics", cfg_metrics, metrics_fields, "Counters of devices and CPUs.");
+static const struct cfg_table metrics_table = TABLE("metrics", cfg_metrics, metrics_fields, "Counters of devices and CPUs.", .open = true);
+
+static const struct cfg_field mmds_iface_fields[] = {
+	FIELD(cfg_mmds_iface, iface_id, "iface_id", CFG_STR, .required = true, .min = 1, .max = 64,
+	      .expected = "names of network interfaces", .help = "Name of a network interface."),
+};
+static const struct cfg_table mmds_iface_table = {
+	.name = "mmds-interface",
+	.help = "A network interface with the metadata service.",
+	.size = sizeof(struct cfg_mmds_iface),
+	.fields = mmds_iface_fields,
+	.nr_fields = ARRAY_SIZE(mmds_iface_fields),
+	.bare = true,
+};
+static const struct cfg_field mmds_fields[] = {
+	FIELD(cfg_mmds, network_interfaces, "network_interfaces", CFG_LIST, .required = true, .sub = &mmds_iface_table,
+	      .help = "Interfaces on which the guest reaches the service."),
+	FIELD(cfg_mmds, version, "version", CFG_ENUM, .values = mmds_names, .dflt = "\"V1\"",
+	      .help = "V2 wants a session token with each request; V1, deprecated by Firecracker, does not."),
+	FIELD(cfg_mmds, ipv4_address, "ipv4_address", CFG_STR, .dflt = "\"169.254.169.254\"", .accept = link_local_ok,
+	      .expected = "a link-local IPv4 address, 169.254.1.0 to 169.254.254.255", .help = "Address of the service."),
+	FIELD(cfg_mmds, imds_compat, "imds_compat", CFG_BOOL, .dflt = "false",
+	      .help = "Answer as EC2's service does: text/plain whatever the guest accepts."),
+};
+static const struct cfg_table mmds_table = TABLE("mmds-config", cfg_mmds, mmds_fields, "The metadata service of the guest.");
 
 static const struct cfg_field tcg_fields[] = {
+	FIELD(cfg_tcg, code_cache_mib, "code_cache_mib", CFG_INT, .min = 0, .max = 1024, .dflt = "0", .unit = MIB, .extension = true,
+	      .flag = "tcg-cache", .metavar = "MIB",
+	      .help = "Memory for translated code, at least 4; 0: an eighth of the guest's memory, 16 to 64."),
 	FIELD(cfg_tcg, dump, "dump", CFG_STR, .accept = tcg_dump_ok, .expected = "guest, host or guest,host, then =FILE or nothing",
 	      .extension = true, .flag = "tcg-dump", .metavar = "WHAT[=FILE]",
 	      .help = "Disassemble guest code, the host code made of it, or both (guest,host) as it is translated, to FILE or standard "
@@ -121,14 +167,18 @@ static const struct cfg_field tcg_fields[] = {
 	FIELD(cfg_tcg, lockstep, "lockstep", CFG_BOOL, .dflt = "false", .extension = true, .flag = "tcg-lockstep",
 	      .help = "Run all translated code a second time in the interpreter and compare: a hundred times slower; one CPU only."),
 };
-static const struct cfg_table tcg_table = TABLE("tcg", cfg_tcg, tcg_fields, "Debugging of the software accelerator.");
+static const struct cfg_table tcg_table = TABLE("tcg", cfg_tcg, tcg_fields, "The software accelerator: its code cache, and debugging.");
 
 static const struct cfg_field top_fields[] = {
 	FIELD(config, boot, "boot-source", CFG_OBJ, .required = true, .sub = &boot_table, .help = "What the VM boots."),
 	FIELD(config, machine, "machine-config", CFG_OBJ, .sub = &machine_table, .help = "CPUs and memory; absent: 1 CPU, 128 MiB."),
+	FIELD(config, cpu, "cpu-config", CFG_OBJ, .sub = &config_cpu_table,
+	      .help = "A CPU template of your own; goes before cpu_template."),
 	FIELD(config, logger, "logger", CFG_OBJ, .sub = &logger_table, .help = "The log."),
 	FIELD(config, metrics, "metrics", CFG_OBJ, .sub = &metrics_table, .help = "Metrics."),
-	FIELD(config, tcg, "tcg", CFG_OBJ, .sub = &tcg_table, .extension = true, .help = "Debugging of the software accelerator."),
+	FIELD(config, mmds, "mmds-config", CFG_OBJ, .sub = &mmds_table, .help = "The metadata service of the guest."),
+	FIELD(config, tcg, "tcg", CFG_OBJ, .sub = &tcg_table, .extension = true,
+	      .help = "The software accelerator: its code cache, and debugging."),
 	FIELD(config, accelerator, "accelerator", CFG_ENUM, .values = accel_names, .dflt = "\"auto\"", .extension = true,
 	      .flag = "accelerator", .metavar = "NAME", .help = "What runs guest code; auto takes the first that passes its self-test."),
 	FIELD(config, boot_timer, "boot_timer", CFG_BOOL, .dflt = "false", .extension = true, .flag = "boot-timer",
@@ -263,15 +313,114 @@ static int read_devices(struct config *c, struct json_object *root, const struct
 	return 0;
 }
 
+/* What no device can tell by itself. */
+static int check_fits(const struct config *c, struct json_object *root, const struct cfg_place *top, struct err *e)
+{
+	for (u32 i = 0; device_classes[i]; i++) {
+		const struct device_class *cls = device_classes[i];
+		struct cfg_place at;
+
+		if (!cls->check_fit || !c->devices[i].nr)
+			continue;
+		at = cfg_below(top, cls->section, json_object_object_get(root, cls->section));
+		for (u32 j = 0; j < c->devices[i].nr; j++) {
+			struct err why = {0};
+			int r = cls->check_fit((char *)c->devices[i].items + j * cls->config->size, c, &why);
+
+			if (r < 0)
+				return cfg_fail(&at, e, r, "%s", why.msg);
+		}
+	}
+	return 0;
+}
+
 static int check_machine(const struct cfg_machine *m, const struct cfg_place *top, struct err *e)
 {
 	struct cfg_place at = cfg_below(top, "machine-config", NULL);
 
 	if (m->smt && m->vcpu_count > 1 && m->vcpu_count % 2)
 		return cfg_fail(&at, e, -EINVAL, "with smt, vcpu_count must be 1 or even, found %llu", (unsigned long long)m->vcpu_count);
+	if (m->cpu_template == CFG_CPU_V1N1)
+		return cfg_fail(&at, e, -EINVAL, "cpu_template V1N1 is for ARM processors, and this husk runs x86-64 guests");
 	if (m->huge_pages != MEM_HUGE_NONE && m->mem_size_mib % 2)
 		return cfg_fail(&at, e, -EINVAL, "with huge_pages %s, mem_size_mib must be even, found %llu", huge_names[m->huge_pages],
 				(unsigned long long)m->mem_size_mib);
+	return 0;
+}
+
+static bool has_interface(const struct config *c, const char *iface_id)
+{
+	for (u32 i = 0; device_classes[i]; i++) {
+		const struct device_class *cls = device_classes[i];
+		const struct cfg_field *id;
+
+		if (!cls->section || strcmp(cls->section, "network-interfaces"))
+			continue;
+		id = cfg_find_field(cls->config, "iface_id");
+		for (u32 j = 0; j < c->devices[i].nr; j++) {
+			if (!strcmp(*(char **)cfg_member(id, (char *)c->devices[i].items + j * cls->config->size), iface_id))
+				return true;
+		}
+	}
+	return false;
+}
+
+static int check_mmds(const struct config *c, const struct cfg_place *top, struct err *e)
+{
+	const struct cfg_list *list = c->mmds ? &c->mmds->network_interfaces : NULL;
+	const struct cfg_mmds_iface *iface = list ? list->items : NULL;
+	struct cfg_place at = cfg_below(top, "mmds-config", NULL);
+
+	if (list && !list->nr)
+		return cfg_fail(&at, e, -EINVAL,
+				"The list of network interface IDs that allow forwarding MMDS requests is empty: name one or more");
+	for (u32 i = 0; list && i < list->nr; i++) {
+		if (!has_interface(c, iface[i].iface_id))
+			return cfg_fail(&at, e, -EINVAL,
+					"The list of network interface IDs provided contains at least one ID that does not correspond to "
+					"any existing network interface: \"%s\"",
+					iface[i].iface_id);
+	}
+	return 0;
+}
+
+bool config_mmds_on(const struct config *c, const char *iface_id)
+{
+	const struct cfg_list *list = c->mmds ? &c->mmds->network_interfaces : NULL;
+	const struct cfg_mmds_iface *iface = list ? list->items : NULL;
+
+	for (u32 i = 0; list && i < list->nr; i++) {
+		if (!strcmp(iface[i].iface_id, iface_id))
+			return true;
+	}
+	return false;
+}
+
+/* How many devices of the section say that they are the root device. */
+static u32 nr_roots(const struct config *c, const char *section, const char *key)
+{
+	u32 n = 0;
+
+	for (u32 i = 0; device_classes[i]; i++) {
+		const struct device_class *cls = device_classes[i];
+		const struct cfg_field *f;
+
+		if (!cls->section || strcmp(cls->section, section))
+			continue;
+		f = cfg_find_field(cls->config, key);
+		for (u32 j = 0; j < c->devices[i].nr; j++)
+			n += *(bool *)cfg_member(f, (char *)c->devices[i].items + j * cls->config->size);
+	}
+	return n;
+}
+
+/* Two in one section are found there. */
+static int check_root(const struct config *c, const struct cfg_place *top, struct err *e)
+{
+	struct cfg_place at = cfg_below(top, "pmem", NULL);
+
+	if (nr_roots(c, "drives", "is_root_device") && nr_roots(c, "pmem", "root_device"))
+		return cfg_fail(&at, e, -EINVAL, "a root device is there already: one of the drives");
 	return 0;
 }
 
@@ -291,7 +440,15 @@ static int read_top(struct config *c, struct json_object *root, const struct cfg
 		cfg_defaults(&machine_table, c->machine);
 	}
 	r = check_machine(c->machine, at, e);
-	return r < 0 ? r : read_devices(c, root, at, e);
+	if (r == 0)
+		r = config_cpu_check(c, at, e);
+	if (r == 0)
+		r = read_devices(c, root, at, e);
+	if (r == 0)
+		r = check_fits(c, root, at, e);
+	if (r == 0)
+		r = check_root(c, at, e);
+	return r < 0 ? r : check_mmds(c, at, e);
 }
 
 int config_parse(struct config *c, struct json_object *root, const char *origin, struct err *e)

@@ -15,7 +15,8 @@ enum cfg_type {
 	CFG_STR,  /* char *, owned; NULL when absent; min..max = length in bytes when max != 0 */
 	CFG_ENUM, /* u32, index into values */
 	CFG_OBJ,  /* pointer to an owned struct of sub->size; NULL when absent */
-	CFG_LIST, /* struct cfg_list of sub->size structs */
+	CFG_MAP,  /* char *, owned: JSON text of an object whose values are all strings; NULL when absent */
+	CFG_LIST, /* struct cfg_list of sub->size structs; with sub->bare the JSON items are no objects but values of the only field */
 };
 
 struct cfg_table;
@@ -32,6 +33,7 @@ struct cfg_field {
 			   * object is absent */
 	const char *help; /* one sentence, for help and docs */
 	bool extension;	  /* husk's own, not Firecracker's */
+	bool deprecated;  /* Firecracker's, still accepted: the API's answer has a Deprecation header */
 	bool (*accept)(const char *); /* CFG_STR: further syntax check; message comes from expected */
 	const char *expected;	      /* "6 bytes in hexadecimal, like 06:00:ac:10:00:02" */
 	const char *unique;	      /* in a list: the sentence when two items have the same value (CFG_BOOL: both true) */
@@ -46,6 +48,9 @@ struct cfg_table {
 	size_t size; /* of the struct */
 	const struct cfg_field *fields;
 	u32 nr_fields;
+	bool open;     /* keys that are not listed are ignored, as Firecracker ignores them in this object */
+	bool bare;     /* of lists: ["a", "b"] stands for [{"x": "a"}, {"x": "b"}] */
+	u32 max_items; /* of lists; 0: CFG_LIST_MAX */
 };
 
 struct cfg_list {
@@ -74,6 +79,18 @@ enum cfg_accel { CFG_ACCEL_AUTO, CFG_ACCEL_KVM, CFG_ACCEL_TCG };
 /* Who unpacks the kernel inside a bzImage; auto: the guest under a native accelerator, else husk, if it knows the compression. */
 enum cfg_unpack { CFG_UNPACK_AUTO, CFG_UNPACK_HOST, CFG_UNPACK_GUEST };
 
+/* Firecracker's named CPU templates; what each does is the machine's to know. */
+enum cfg_cpu_template {
+	CFG_CPU_NONE,
+	CFG_CPU_C3,
+	CFG_CPU_T2,
+	CFG_CPU_T2S,
+	CFG_CPU_T2CL,
+	CFG_CPU_T2A,
+	CFG_CPU_V1N1, /* of ARM: parsed configurations never have it */
+};
+extern const char *const config_cpu_template_names[]; /* by enum cfg_cpu_template, NULL-ended */
+
 struct cfg_boot_source {
 	char *kernel_image_path, *initrd_path;
 	char *boot_args; /* NULL: husk's default */
@@ -83,8 +100,9 @@ struct cfg_boot_source {
 struct cfg_machine {
 	u64 vcpu_count, mem_size_mib;
 	bool smt, track_dirty_pages;
-	u32 huge_pages;	  /* enum mem_huge */
-	u32 cpu_template; /* 0: none, the only one so far */
+	u32 huge_pages;	       /* enum mem_huge */
+	char *gdb_socket_path; /* where a debugger may connect (gdb.h); NULL: none */
+	u32 cpu_template;      /* enum cfg_cpu_template */
 };
 
 struct cfg_logger {
@@ -94,10 +112,27 @@ struct cfg_logger {
 
 struct cfg_metrics {
 	char *metrics_path;
+	bool emit_id;	  /* lines say which VM they are from */
+	char *properties; /* JSON object that every line repeats; NULL: none */
 };
 
-/* For those who look for mistakes in the software accelerator. */
+enum cfg_mmds_version { CFG_MMDS_V1, CFG_MMDS_V2 };
+
+struct cfg_mmds_iface {
+	char *iface_id;
+};
+
+/* The metadata service (docs/mmds.md). */
+struct cfg_mmds {
+	struct cfg_list network_interfaces; /* of struct cfg_mmds_iface; not empty, each exists */
+	u32 version;			    /* enum cfg_mmds_version */
+	char *ipv4_address;		    /* link-local, in dots */
+	bool imds_compat;		    /* text/plain whatever the guest accepts */
+};
+
 struct cfg_tcg {
+	u64 code_cache_mib; /* 0: by the size of RAM */
+	/* For those who look for mistakes in the software accelerator. */
 	char *dump; /* tcg/tools.h: dump_new */
 	bool verify, lockstep;
 };
@@ -105,8 +140,10 @@ struct cfg_tcg {
 struct config {
 	struct cfg_boot_source *boot; /* never NULL in a parsed config */
 	struct cfg_machine *machine;  /* never NULL in a parsed config */
+	struct cfg_cpu *cpu;	      /* config_cpu.h; NULL when absent. It goes before machine->cpu_template */
 	struct cfg_logger *logger;    /* NULL when absent */
 	struct cfg_metrics *metrics;
+	struct cfg_mmds *mmds;
 	struct cfg_tcg *tcg;
 	u32 accelerator; /* enum cfg_accel */
 	bool boot_timer;
@@ -127,6 +164,9 @@ int config_parse(struct config *c, struct json_object *root, const char *origin,
 /* Parses the logger section alone, for the log of a process whose configuration is wrong elsewhere. Free with config_fini. */
 int config_parse_logger(struct config *c, struct json_object *root, const char *origin, struct err *e) MUST_CHECK;
 void config_fini(struct config *c); /* accepts zeroed */
+
+/* The metadata service answers on the network interface of this name. */
+bool config_mmds_on(const struct config *c, const char *iface_id);
 
 /* Items of the section that a class reads: cfg structs for class->create. NULL when cls is not in the class list. */
 const struct cfg_list *config_devices(const struct config *c, const struct device_class *cls);

@@ -11,6 +11,7 @@
 /* ---- JSON Schema ---- */
 
 static struct json_object *table_schema(const struct cfg_table *t);
+static struct json_object *field_schema(const struct cfg_field *f);
 
 static void add(struct json_object *obj, const char *key, struct json_object *value)
 {
@@ -61,8 +62,8 @@ static void add_values(struct json_object *s, const struct cfg_field *f)
 static void add_list(struct json_object *s, const struct cfg_table *item)
 {
 	add_type(s, "array", false);
-	add(s, "maxItems", json_object_new_int(CFG_LIST_MAX));
-	add(s, "items", table_schema(item));
+	add(s, "maxItems", json_object_new_int(item->max_items ? (int)item->max_items : CFG_LIST_MAX));
+	add(s, "items", item->bare ? field_schema(&item->fields[0]) : table_schema(item));
 }
 
 static struct json_object *field_schema(const struct cfg_field *f)
@@ -87,6 +88,10 @@ static struct json_object *field_schema(const struct cfg_field *f)
 	case CFG_OBJ:
 		add_type(s, "object", f->required);
 		break;
+	case CFG_MAP:
+		add_type(s, "object", f->required);
+		add(s, "additionalProperties", json_tokener_parse("{\"type\":\"string\"}"));
+		break;
 	case CFG_LIST:
 		add_list(s, f->sub);
 		break;
@@ -107,7 +112,7 @@ static struct json_object *table_schema(const struct cfg_table *t)
 			json_object_array_add(required, json_object_new_string(t->fields[i].key));
 	}
 	add_str(s, "type", "object");
-	add(s, "additionalProperties", json_object_new_boolean(false));
+	add(s, "additionalProperties", json_object_new_boolean(t->open));
 	add(s, "properties", properties);
 	add(s, "required", required);
 	return s;
@@ -126,6 +131,11 @@ static struct json_object *section_schema(const struct device_class *cls)
 	}
 	add_str(s, "description", cls->config->help);
 	return s;
+}
+
+struct json_object *config_table_schema(const struct cfg_table *t)
+{
+	return table_schema(t);
 }
 
 struct json_object *config_schema(void)
@@ -160,6 +170,17 @@ static void print_range(FILE *out, const struct cfg_field *f, const char *what)
 		fprintf(out, ", %llu to %llu", (unsigned long long)f->min, (unsigned long long)f->max);
 }
 
+static void print_type(FILE *out, const struct cfg_field *f);
+
+static void print_list(FILE *out, const struct cfg_table *item)
+{
+	fputs("list of ", out);
+	if (item->bare)
+		print_type(out, &item->fields[0]);
+	else
+		fprintf(out, "[%s](#%s)", item->name, item->name);
+}
+
 static void print_type(FILE *out, const struct cfg_field *f)
 {
 	switch (f->type) {
@@ -176,11 +197,14 @@ static void print_type(FILE *out, const struct cfg_field *f)
 		for (u32 i = 0; f->values[i]; i++)
 			fprintf(out, "%s`\"%s\"`", i ? ", " : "", f->values[i]);
 		break;
+	case CFG_MAP:
+		fputs("object with strings", out);
+		break;
 	case CFG_OBJ:
 		fprintf(out, "object, [%s](#%s)", f->sub->name, f->sub->name);
 		break;
 	case CFG_LIST:
-		fprintf(out, "list of [%s](#%s)", f->sub->name, f->sub->name);
+		print_list(out, f->sub);
 		break;
 	}
 }
@@ -213,19 +237,36 @@ static void print_rows(FILE *out, const struct cfg_table *t)
 		print_field(out, &t->fields[i]);
 }
 
+/* Tables that have their section in the docs already: some are used in several places. */
+struct shown {
+	const struct cfg_table *tables[CFG_LIST_MAX];
+	u32 nr;
+};
+
+static bool show(struct shown *shown, const struct cfg_table *t)
+{
+	for (u32 i = 0; i < shown->nr; i++) {
+		if (shown->tables[i] == t)
+			return false;
+	}
+	ASSERT(shown->nr < ARRAY_SIZE(shown->tables));
+	shown->tables[shown->nr++] = t;
+	return true;
+}
+
 /* The objects inside an object get a section each, after it. */
-static void print_inner(FILE *out, const struct cfg_table *t)
+static void print_inner(FILE *out, const struct cfg_table *t, struct shown *shown)
 {
 	for (u32 i = 0; i < t->nr_fields; i++) {
 		const struct cfg_table *sub = t->fields[i].sub;
 
-		if (!sub)
+		if (!sub || sub->bare || !show(shown, sub))
 			continue;
 		fprintf(out, "\n## %s\n\n", sub->name);
 		config_print_help(out, sub->help);
 		fputs(".\n\n", out);
 		print_rows(out, sub);
-		print_inner(out, sub);
+		print_inner(out, sub, shown);
 	}
 }
 
@@ -246,7 +287,7 @@ static void print_flag(FILE *out, const struct cfg_flag *flag)
 	}
 }
 
-static void print_device(FILE *out, const struct device_class *cls)
+static void print_device(FILE *out, const struct device_class *cls, struct shown *shown)
 {
 	fprintf(out, "\n## %s\n\n", cls->section);
 	config_print_help(out, cls->config->help);
@@ -257,20 +298,23 @@ static void print_device(FILE *out, const struct device_class *cls)
 	}
 	if (cls->flag)
 		print_flag(out, cls->flag);
-	print_inner(out, cls->config);
+	print_inner(out, cls->config, shown);
 }
 
 void config_docs(FILE *out)
 {
+	struct shown shown = {0};
+
 	fputs("# Configuration\n\n"
 	      "<!-- made by `husk config docs` from the tables in the source; do not edit -->\n\n"
 	      "One JSON object with the sections of Firecracker's configuration file. A key that is not listed here is an error, and so is "
 	      "a\n"
 	      "key that is there twice; `null` is the same as absent. Relative paths are relative to the current directory. `husk config "
 	      "check\n"
-	      "FILE` checks a file without opening what it names, `husk config schema` prints this page as JSON Schema.\n\n"
-	      "At most 1 MiB of text, 32 levels deep, 64 items in a list. Not supported yet, and refused: `balloon`, `cpu-config`,\n"
-	      "`memory-hotplug`, `mmds-config`, `pmem`, `vsock`, rate limiters, vhost-user drives.\n\n"
+	      "FILE` checks a file without opening what it names, `husk config schema` prints this page as JSON Schema. As Firecracker "
+	      "does, husk\n"
+	      "ignores unknown keys in `metrics`, in rate limiters' token buckets and in `cpuid_modifiers`.\n\n"
+	      "At most 1 MiB of text, 32 levels deep, 64 items in a list (more in a CPU template).\n\n"
 	      "## Top level\n\n",
 	      out);
 	print_rows(out, &config_table);
@@ -283,9 +327,9 @@ void config_docs(FILE *out)
 		config_print_help(out, cls->config->help);
 		fputs(" |\n", out);
 	}
-	print_inner(out, &config_table);
+	print_inner(out, &config_table, &shown);
 	for (u32 i = 0; device_classes[i]; i++) {
 		if (device_classes[i]->section)
-			print_device(out, device_classes[i]);
+			print_device(out, device_classes[i], &shown);
 	}
 }

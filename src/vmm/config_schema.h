@@ -13,6 +13,9 @@ struct json_object;
 
 /* JSON Schema, draft 2020-12. The caller's (json_object_put). */
 struct json_object *config_schema(void);
+struct cfg_table;
+/* Of one object that t describes. The caller's. */
+struct json_object *config_table_schema(const struct cfg_table *t);
 /* A help sentence the way lists show it: begins with a capital, ends without a period. */
 void config_print_help(FILE *out, const char *help);
 /* docs/config.md, whole. */

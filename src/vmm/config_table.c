@@ -13,8 +13,8 @@
 
 /* Sections and keys of Firecracker that husk knows the meaning of and does not serve yet. */
 static const char *const unserved[] = {
-	"balloon",    "cpu-config",   "emit_id",	 "gdb_socket_path", "memory-hotplug",  "mmds-config", "pmem",
-	"properties", "rate_limiter", "rx_rate_limiter", "socket",	    "tx_rate_limiter", "vsock",
+	"rate_limiter",
+	"socket",
 };
 
 int cfg_fail(const struct cfg_place *at, struct err *e, int code, const char *fmt, ...)
@@ -77,6 +77,8 @@ int cfg_unknown_key(const struct cfg_table *t, const char *const *more, const ch
 	char known[600] = "";
 	struct suggest s;
 
+	if (t->open)
+		return 0;
 	for (u32 i = 0; i < ARRAY_SIZE(unserved); i++) {
 		if (strcmp(unserved[i], key))
 			continue;
@@ -164,6 +166,21 @@ static int read_enum(const struct cfg_field *f, struct json_object *json, u32 *o
 	return wrong(at, e, json, expected);
 }
 
+static int read_map(struct json_object *json, char **out, const struct cfg_place *at, struct err *e)
+{
+	if (!json_object_is_type(json, json_type_object))
+		return wrong(at, e, json, "an object");
+	json_object_object_foreach(json, key, value)
+	{
+		struct cfg_place below = cfg_below(at, key, value);
+
+		if (!json_object_is_type(value, json_type_string))
+			return wrong(&below, e, value, "a string");
+	}
+	*out = xstrdup(json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
+	return 0;
+}
+
 static int read_ptr(const struct cfg_field *f, struct json_object *json, void **out, const struct cfg_place *at, struct err *e)
 {
 	*out = xzalloc(f->sub->size);
@@ -185,6 +202,8 @@ static int read_field(const struct cfg_field *f, struct json_object *json, void 
 		return read_enum(f, json, out, at, e);
 	case CFG_OBJ:
 		return read_ptr(f, json, out, at, e);
+	case CFG_MAP:
+		return read_map(json, out, at, e);
 	case CFG_LIST:
 		return cfg_read_list(f->sub, json, out, at, e);
 	}
@@ -250,20 +269,22 @@ int cfg_read_object(const struct cfg_table *t, struct json_object *json, void *o
 
 int cfg_read_list(const struct cfg_table *t, struct json_object *json, struct cfg_list *out, const struct cfg_place *at, struct err *e)
 {
+	u32 max = t->max_items ? t->max_items : CFG_LIST_MAX;
 	size_t nr;
 
 	if (!json_object_is_type(json, json_type_array))
 		return wrong(at, e, json, "a list");
 	nr = json_object_array_length(json);
-	if (nr > CFG_LIST_MAX)
-		return cfg_fail(at, e, -EINVAL, "expected at most %d items, found %zu", CFG_LIST_MAX, nr);
+	if (nr > max)
+		return cfg_fail(at, e, -EINVAL, "expected at most %u items, found %zu", max, nr);
 	if (!nr)
 		return 0;
 	out->items = xzalloc(nr * t->size);
 	for (; out->nr < nr; out->nr++) {
 		struct json_object *item = json_object_array_get_idx(json, out->nr);
 		struct cfg_place below = cfg_item(at, out->nr, item);
-		int r = cfg_read_object(t, item, (char *)out->items + out->nr * t->size, &below, e);
+		void *into = (char *)out->items + out->nr * t->size;
+		int r = t->bare ? read_field(&t->fields[0], item, into, &below, e) : cfg_read_object(t, item, into, &below, e);
 
 		if (r < 0) {
 			out->nr++; /* the half-read one is freed too */
@@ -289,7 +310,7 @@ void cfg_free(const struct cfg_table *t, void *out)
 
 		if (f->type == CFG_LIST) {
 			cfg_free_list(f->sub, cfg_member(f, out));
-		} else if (f->type == CFG_STR || f->type == CFG_OBJ) {
+		} else if (f->type == CFG_STR || f->type == CFG_MAP || f->type == CFG_OBJ) {
 			if (f->type == CFG_OBJ && *p)
 				cfg_free(f->sub, *p);
 			free(*p);

@@ -9,11 +9,14 @@
 
 #include "vmm/base/log.h"
 #include "vmm/bus.h"
+#include "vmm/counter.h"
 #include "vmm/irq.h"
 
 struct cfg_table;
+struct config;
 struct cfg_flag;
 struct device;
+struct json_object;
 
 /* Where the machine puts a device. */
 struct dev_slot {
@@ -23,10 +26,18 @@ struct dev_slot {
 	bool has_gsi;
 };
 
-/* A counter of a device or a vCPU: a u64 at this offset of its struct, only ever added to (atomic, relaxed). Tables end with name NULL. */
-struct counter_desc {
-	const char *name;
-	size_t offset;
+/* What can be asked of a device while the VM runs: PATCH and GET of the API, at the section's path ("/drives/{id}", "/balloon") plus this.
+ * ctx: loop */
+struct device_op {
+	const char *path; /* "" or "/statistics"; NULL ends a table */
+	const struct cfg_table
+		*patch; /* fields of PATCH's body; NULL: none. An absent object or string is NULL, a number has its default */
+	/* Changes all or, on failure, nothing. -EINVAL and others: the sentence is the client's answer. NULL: no PATCH */
+	int (*update)(struct device *dev, const void *patch, struct err *e);
+	/* Adds what GET answers to out, an empty object. NULL: no GET */
+	int (*status)(struct device *dev, struct json_object *out, struct err *e);
+	const char *help;  /* one sentence */
+	bool before_start; /* path "" with status: before the start GET answers the section as it is configured */
 };
 
 struct device_class {
@@ -41,6 +52,23 @@ struct device_class {
 	int (*order)(const void *cfg_a, const void *cfg_b);
 	/* Checks of one device's configuration that no type expresses; opens nothing. May be NULL. */
 	int (*check)(const void *cfg, struct err *e);
+	/* The same against the rest of the configuration; the order of sections does not matter. May be NULL. */
+	int (*check_fit)(const void *cfg, const struct config *c, struct err *e);
+	/* Bytes of guest memory that the device plugs in and out (virtio-mem): a region of their own, which is there at create. May be
+	 * NULL. */
+	u64 (*hotplug_memory)(const void *cfg);
+
+	const char *api_path; /* of the section in the REST API, when it is not "/" + section: "/hotplug/memory" */
+	/* Optional. Opens and closes again what create would open, so that the one who configures hears of a mistake at once. ctx: any */
+	int (*probe)(const void *cfg, struct err *e);
+	const struct device_op *ops; /* NULL: nothing can be changed or asked while the VM runs */
+	/* What loop and vCPU threads ask of the kernel for it once the guest runs, beyond sandbox_lists.c: names, NULL-ended, and requests
+	 * of ioctl, 0-ended. NULL: none. */
+	const char *const *syscalls;
+	const u32 *ioctls;
+	/* The same for its ops and the threads that these start: only where there is an API. */
+	const char *const *op_syscalls;
+	const u32 *op_ioctls;
 
 	bool mmio_slot;			     /* wants a virtio-mmio slot (4 KiB of MMIO and an edge GSI) from the machine */
 	const char *metrics_group;	     /* "block"; NULL: no counters */

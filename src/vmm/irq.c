@@ -42,6 +42,7 @@ void irq_pulse(struct irq *irq)
 	if (!irq->vm)
 		return;
 	trace(irq->vm->trace, irq_pulse, "gsi=%u", irq->gsi);
+	counter_add(&irq->vm->counters.interrupts, 1);
 	if (irq->fd >= 0) {
 		/* Fails only when the counter is full, and then a pulse is pending anyway. */
 		if (eventfd_write(irq->fd, 1) < 0)

@@ -14,6 +14,9 @@ struct arch_cpu_caps;
 
 /* Fills ranges (at most MEM_MAX_REGIONS) for ram_size bytes; returns how many. */
 u32 machine_memory_map(u64 ram_size, struct mem_range *ranges);
+/* Where the next region of memory that a device brings goes (virtio-pmem, virtio-mem): behind all that there is, not in the memory map that
+ * the kernel gets, a multiple of 2 MiB. */
+u64 machine_place_memory(const struct mem *m);
 /* Makes the platform devices (serial, RTC, reset, ...) of this machine, by class name, in vm->devices. */
 int machine_init(struct vm *vm, struct err *e) MUST_CHECK;
 void machine_fini(struct vm *vm);

@@ -27,33 +27,50 @@ static int check_ranges(const struct mem_range *ranges, u32 nr, enum mem_huge hu
 	return 0;
 }
 
-/* Maps one region at a 2 MiB-aligned address, so that huge pages line up with guest physical ones. */
-static int map_region(struct mem *m, struct mem_region *r, struct err *e)
+/* Address space for one region at a 2 MiB-aligned address, so that huge pages line up with guest physical ones; no access to it yet. */
+static int reserve_region(struct mem_region *r, struct err *e)
 {
-	int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED;
-	size_t span = r->size + HUGE_2M;
-	u8 *area = mmap(NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	u8 *hva;
+	size_t span;
+	u8 *area = MAP_FAILED;
 
+	errno = ENOMEM;
+	if (!__builtin_add_overflow(r->size, HUGE_2M, &span))
+		area = mmap(NULL, span, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (area == MAP_FAILED)
 		return err_errno(e, "cannot reserve %llu MiB of address space for guest memory", (unsigned long long)(r->size / MIB));
-	hva = (u8 *)ALIGN_UP((uintptr_t)area, HUGE_2M);
-	if (mmap(hva, r->size, PROT_READ | PROT_WRITE, flags, m->fd, (off_t)r->fd_offset) == MAP_FAILED) {
-		int ret = err_errno(e, "cannot map %llu MiB of guest memory%s", (unsigned long long)(r->size / MIB),
-				    m->huge == MEM_HUGE_2M ? " in 2 MiB pages (reserve some: sysctl vm.nr_hugepages)" : "");
+	r->hva = (u8 *)ALIGN_UP((uintptr_t)area, HUGE_2M);
+	if (r->hva > area)
+		munmap(area, (size_t)(r->hva - area));
+	if (area + span > r->hva + r->size)
+		munmap(r->hva + r->size, (size_t)(area + span - (r->hva + r->size)));
+	return 0;
+}
 
-		munmap(area, span);
+static int map_region(struct mem *m, struct mem_region *r, struct err *e)
+{
+	int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED, ret = reserve_region(r, e);
+	u8 *hva = r->hva;
+
+	if (ret < 0)
 		return ret;
-	}
-	r->hva = hva;
-	if (hva > area)
-		munmap(area, (size_t)(hva - area));
-	if (area + span > hva + r->size)
-		munmap(hva + r->size, (size_t)(area + span - (hva + r->size)));
+	if (mmap(hva, r->size, PROT_READ | PROT_WRITE, flags, m->fd, (off_t)r->fd_offset) == MAP_FAILED)
+		return err_errno(e, "cannot map %llu MiB of guest memory%s", (unsigned long long)(r->size / MIB),
+				 m->huge == MEM_HUGE_2M ? " in 2 MiB pages (reserve some: sysctl vm.nr_hugepages)" : "");
 	if (m->huge == MEM_HUGE_TRANSPARENT && madvise(hva, r->size, MADV_HUGEPAGE) < 0)
 		return err_errno(e, "transparent huge pages are not to be had for guest memory");
 	madvise(hva, r->size, MADV_DONTDUMP);
 	return 0;
+}
+
+/* The caller saw to it that there is room, and maps it. */
+static struct mem_region *add_region(struct mem *m, u64 gpa, u64 size)
+{
+	struct mem_region *r = &m->regions[m->nr_regions];
+
+	*r = (struct mem_region){.gpa = gpa, .size = size, .slot = m->nr_regions, .first_page = m->nr_pages};
+	m->nr_regions++;
+	m->nr_pages += size >> MEM_PAGE_SHIFT;
+	return r;
 }
 
 int mem_init(struct mem *m, const struct mem_range *ranges, u32 nr, enum mem_huge huge, struct err *e)
@@ -63,6 +80,7 @@ int mem_init(struct mem *m, const struct mem_range *ranges, u32 nr, enum mem_hug
 	int ret;
 
 	*m = (struct mem){.fd = -1, .huge = huge};
+	pthread_mutex_init(&m->image_lock, NULL);
 	ret = check_ranges(ranges, nr, huge, &m->size, e);
 	if (ret < 0)
 		return ret;
@@ -75,9 +93,10 @@ int mem_init(struct mem *m, const struct mem_range *ranges, u32 nr, enum mem_hug
 		return ret;
 	}
 	for (u32 i = 0; i < nr; i++) {
-		struct mem_region *r = &m->regions[m->nr_regions++];
+		struct mem_region *r = add_region(m, ranges[i].gpa, ranges[i].size);
 
-		*r = (struct mem_region){.gpa = ranges[i].gpa, .size = ranges[i].size, .fd_offset = offset, .slot = i};
+		r->fd_offset = offset;
+		r->ram = true;
 		ret = map_region(m, r, e);
 		if (ret < 0) {
 			mem_fini(m);
@@ -88,6 +107,67 @@ int mem_init(struct mem *m, const struct mem_range *ranges, u32 nr, enum mem_hug
 	return 0;
 }
 
+int mem_add_hotplug(struct mem *m, u64 gpa, u64 size, struct err *e)
+{
+	const struct mem_range range = {gpa, size};
+	const struct mem_region *last = &m->regions[m->nr_regions - 1];
+	struct mem_region *r;
+	u64 checked, total;
+	int ret = check_ranges(&range, 1, m->huge, &checked, e);
+
+	ASSERT(m->nr_regions < MEM_MAX_REGIONS && gpa >= last->gpa + last->size);
+	if (ret < 0)
+		return ret;
+	if (__builtin_add_overflow(m->size, size, &total) || total > INT64_MAX)
+		return err_set(e, -EINVAL, "guest memory is too large for this host");
+	if (ftruncate(m->fd, (off_t)total) < 0)
+		return err_errno(e, "cannot size guest memory to %llu MiB", (unsigned long long)(total / MIB));
+	r = add_region(m, gpa, size);
+	r->fd_offset = m->size;
+	m->size = total;
+	return map_region(m, r, e);
+}
+
+u64 mem_ram_size(const struct mem *m)
+{
+	u64 size = 0;
+
+	for (u32 i = 0; i < m->nr_regions; i++)
+		size += m->regions[i].ram ? m->regions[i].size : 0;
+	return size;
+}
+
+static int map_file(struct mem_region *r, int fd, u64 len, bool read_only, struct err *e)
+{
+	int flags = (read_only ? MAP_PRIVATE : MAP_SHARED) | MAP_NORESERVE | MAP_FIXED, ret = reserve_region(r, e);
+
+	if (ret < 0)
+		return ret;
+	/* Zeroes first: they stay behind the file's end. */
+	if (mmap(r->hva, r->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED ||
+	    mmap(r->hva, len, PROT_READ | PROT_WRITE, flags, fd, 0) == MAP_FAILED)
+		return err_errno(e, "cannot map it");
+	madvise(r->hva, r->size, MADV_DONTDUMP);
+	return 0;
+}
+
+int mem_add_file(struct mem *m, u64 gpa, u64 size, int fd, bool read_only, struct err *e)
+{
+	const struct mem_region *last = &m->regions[m->nr_regions - 1];
+	off_t len = lseek(fd, 0, SEEK_END); /* of a block device, too */
+
+	ASSERT(gpa % HUGE_2M == 0 && size % HUGE_2M == 0 && gpa >= last->gpa + last->size);
+	if (len < 0)
+		return err_errno(e, "cannot tell its size");
+	if (m->nr_regions == MEM_MAX_REGIONS)
+		return err_set(e, -ENOSPC, "a VM can have at most %d pieces of memory; take some out of the configuration",
+			       MEM_MAX_REGIONS);
+	struct mem_region *r = add_region(m, gpa, size);
+
+	r->file = true;
+	return map_file(r, fd, MIN((u64)len, size), read_only, e);
+}
+
 void mem_fini(struct mem *m)
 {
 	for (u32 i = 0; i < m->nr_regions; i++) {
@@ -95,6 +175,8 @@ void mem_fini(struct mem *m)
 			munmap(m->regions[i].hva, m->regions[i].size);
 		free(m->regions[i].vmm_dirty);
 	}
+	for (u32 i = 0; i < m->nr_images; i++)
+		free(m->images[i].gone);
 	if (m->size)
 		fd_close(&m->fd);
 	*m = (struct mem){.fd = -1};
@@ -122,15 +204,18 @@ int mem_write(struct mem *m, u64 gpa, const void *src, u64 len)
 }
 
 /* Lays whole pages of the file over the RAM at dst, if it is made of small pages; returns how many bytes. */
-static u64 overlay_file(const struct mem *m, u8 *dst, int fd, u64 offset, u64 len)
+static u64 overlay_file(struct mem *m, u64 gpa, u8 *dst, int fd, u64 offset, u64 len)
 {
 	u64 whole = ALIGN_DOWN(len, MEM_PAGE_SIZE);
 
 	if (m->huge != MEM_HUGE_NONE || (uintptr_t)dst % MEM_PAGE_SIZE || offset % MEM_PAGE_SIZE || !whole)
 		return 0;
+	if (m->nr_images == MEM_MAX_IMAGES)
+		return 0;
 	if (mmap(dst, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED)
 		return 0;
 	madvise(dst, whole, MADV_DONTDUMP);
+	m->images[m->nr_images++] = (struct mem_image){gpa, whole, xzalloc((whole / MEM_PAGE_SIZE + 63) / 64 * sizeof(u64))};
 	return whole;
 }
 
@@ -146,7 +231,7 @@ int mem_load_file(struct mem *m, u64 gpa, int fd, u64 offset, u64 len, struct er
 		return err_errno(e, "cannot read it");
 	if (__builtin_add_overflow(offset, len, &end) || end > (u64)st.st_size)
 		return err_set(e, -EIO, "cannot read it to its end");
-	for (done = overlay_file(m, dst, fd, offset, len); done < len;) {
+	for (done = m->share ? 0 : overlay_file(m, gpa, dst, fd, offset, len); done < len;) {
 		ssize_t n = pread(fd, dst + done, len - done, (off_t)(offset + done));
 
 		if (n < 0 && errno == EINTR)
@@ -190,6 +275,20 @@ void mem_dirty_hva(struct mem *m, const void *hva, u64 len)
 			return;
 		}
 	}
+}
+
+bool mem_gpa(const struct mem *m, const void *hva, u64 len, u64 *gpa)
+{
+	for (u32 i = 0; i < m->nr_regions; i++) {
+		const struct mem_region *r = &m->regions[i];
+		u64 offset = (u64)((uintptr_t)hva - (uintptr_t)r->hva);
+
+		if (offset < r->size && len <= r->size - offset) {
+			*gpa = r->gpa + offset;
+			return true;
+		}
+	}
+	return false;
 }
 
 int mem_track(struct mem *m, bool on, struct err *e)

@@ -4,8 +4,10 @@
  *
  *   guest physical          memfd offset                  host virtual
  *   [0, hole)        <->    [0, hole)              <->    region[0].hva
- *   [4 GiB, ...)     <->    [hole, size)           <->    region[1].hva
+ *   [4 GiB, ...)     <->    [hole, RAM)            <->    region[1].hva
+ *   above            <->    [RAM, size)            <->    region[n].hva     memory that the guest may plug in (mem_add_hotplug)
  *   boot images in it: private mappings of their files (mem_load_file)
+ *   above all RAM     <->    none: a file's pages  <->    region[n].hva     virtio-pmem (mem_add_file)
  *
  * Nothing is allocated ahead: a page costs host memory when it is first touched.
  * Guest memory is reached only through mem_ptr, mem_read and mem_write: they check the whole range against the regions. The memory behind a
@@ -16,29 +18,50 @@
 #ifndef HUSK_MEM_H
 #define HUSK_MEM_H
 
+#include <pthread.h>
+
 #include "vmm/base/err.h"
 
 #define MEM_PAGE_SHIFT	12
 #define MEM_PAGE_SIZE	(1ull << MEM_PAGE_SHIFT)
-#define MEM_MAX_REGIONS 4
+#define MEM_MAX_REGIONS 32
+#define MEM_MAX_IMAGES	4 /* files that lie over the RAM */
 
 enum mem_huge { MEM_HUGE_NONE, MEM_HUGE_TRANSPARENT, MEM_HUGE_2M };
 
 struct mem_region {
 	u64 gpa;	/* start, page-aligned */
 	u64 size;	/* bytes, multiple of a page */
-	u64 fd_offset;	/* of its first byte in mem->fd */
+	u64 fd_offset;	/* of its first byte in mem->fd; not when file is set */
+	u64 first_page; /* pages of all regions before it: for tables with one entry per page of guest memory */
 	u8 *hva;	/* host mapping, 2 MiB-aligned */
 	u32 slot;	/* index in mem->regions, and KVM's slot number */
 	u64 *vmm_dirty; /* owned; one bit per page that husk itself wrote; NULL while tracking is off; atomic words */
+	bool ram;	/* there from the start: in the memory map that the guest's kernel gets */
+	/* Pages of a file, not of the memfd (mem_add_file). The file keeps what the guest writes, so snapshots and migration leave the
+	 * region out, its dirty pages too; nobody discards pages of it, and nobody maps it through the memfd. */
+	bool file;
+};
+
+/* A file that mem_load_file has mapped over the RAM. */
+struct mem_image {
+	u64 gpa, len;
+	u64 *gone; /* owned; one bit per page that was discarded: there the memfd shows again */
 };
 
 struct mem {
-	int fd; /* owned memfd, or -1 */
-	u64 size;
+	int fd;	  /* owned memfd, or -1 */
+	u64 size; /* of the memfd: RAM, and what the guest may plug in */
 	enum mem_huge huge;
+	/* Another process maps the memfd (vhost-user): every byte of RAM must be in it, so mem_load_file copies. Set by devices in create.
+	 */
+	bool share;
 	u32 nr_regions;
-	struct mem_region regions[MEM_MAX_REGIONS]; /* by ascending gpa */
+	u64 nr_pages;				    /* of all regions */
+	struct mem_region regions[MEM_MAX_REGIONS]; /* by ascending gpa; regions are only added, before start */
+	struct mem_image images[MEM_MAX_IMAGES];
+	u32 nr_images, nr_uncovered; /* under image_lock: mappings that mem_discard has put back */
+	pthread_mutex_t image_lock;
 	/* Set by an accelerator that keeps translated code: told of each write that did not come from a vCPU. ctx: any */
 	void (*on_write)(void *opaque, u64 gpa, u64 len);
 	void *on_write_opaque;
@@ -85,6 +108,32 @@ int mem_write(struct mem *m, u64 gpa, const void *src, u64 len) MUST_CHECK;
  * to copy them into it first. With huge pages, and for what is not page-aligned, bytes are read. Errors: -EFAULT outside RAM, -EIO short.
  */
 int mem_load_file(struct mem *m, u64 gpa, int fd, u64 offset, u64 len, struct err *e) MUST_CHECK;
+
+/* Adds a region of memory that the guest may plug in: zero pages of the memfd, which grows. gpa lies above all regions. Errors as
+ * mem_init's; the accelerator is told by the caller. ctx: before the first vCPU is made */
+int mem_add_hotplug(struct mem *m, u64 gpa, u64 size, struct err *e) MUST_CHECK;
+
+/* Bytes of the guest's memory at start. */
+u64 mem_ram_size(const struct mem *m);
+
+/*
+ * Gives the memory behind [gpa, gpa + len) (whole pages) back to the host; it reads as zeroes after. The guest gave the pages up (balloon,
+ * virtio-mem), so nothing is marked dirty but translated code is dropped. Of 2 MiB pages only whole ones go back: what the range has of
+ * others keeps its content. -EFAULT with nothing done when any of it is outside of the memfd; other errors are the host's. It takes the
+ * host some 0.2 us per page that was in use. ctx: any
+ */
+int mem_discard(struct mem *m, u64 gpa, u64 len, struct err *e) MUST_CHECK;
+
+/*
+ * Adds a region that is a file's pages (virtio-pmem): shared, or private when read_only (guest writes stay in this VM, and are lost with
+ * it). gpa and size are multiples of 2 MiB, gpa behind all regions so far; bytes behind the file's end read as zeroes, and what is written
+ * there is lost with the VM. The file must keep its length while the VM lives. fd is not needed afterwards. The accelerator is told by the
+ * caller. -ENOSPC: too many regions; others are the host's. ctx: before start
+ */
+int mem_add_file(struct mem *m, u64 gpa, u64 size, int fd, bool read_only, struct err *e) MUST_CHECK;
+
+/* Guest physical address of len bytes at a host address, as a virtqueue's iovecs have them. False outside of all regions. ctx: any */
+bool mem_gpa(const struct mem *m, const void *hva, u64 len, u64 *gpa) MUST_CHECK;
 
 /* Says that husk wrote [gpa, gpa + len); ranges outside RAM are ignored. ctx: any */
 void mem_dirty(struct mem *m, u64 gpa, u64 len);

@@ -1,65 +1,81 @@
-/* metrics.c: see metrics.h. */
+/* metrics.c: lines of metrics, and where they go; see metrics.h. */
 #include "vmm/metrics.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
+#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "vmm/clock.h"
+#include "vmm/config.h"
 #include "vmm/vm.h"
 
 #define FLUSH_EVERY_NS (60 * NSEC_PER_SEC)
 
-/* Adds the counters of one object to group, so that several vCPUs sum up. */
-static void add_counters(struct json_object *group, const struct counter_desc *c, const void *base)
+void metrics_add_source(struct metrics *m, struct metrics_source *s)
 {
-	for (; c->name; c++) {
-		const u64 *value = (const void *)((const char *)base + c->offset);
-		struct json_object *old = NULL;
-		u64 sum = __atomic_load_n(value, __ATOMIC_RELAXED);
-
-		if (json_object_object_get_ex(group, c->name, &old))
-			sum += json_object_get_uint64(old);
-		json_object_object_add(group, c->name, json_object_new_uint64(sum));
-	}
+	s->next = m->sources;
+	m->sources = s;
 }
 
-static struct json_object *collect(struct vm *vm)
+/* Writes what the FIFO takes; *rest gets a copy of the remainder, NULL when there is none. -errno: it took nothing. */
+static int put(struct metrics *m, const char *text, char **rest)
 {
-	struct json_object *all = json_object_new_object(), *vcpu = json_object_new_object();
-	struct timespec ts;
+	size_t len = strlen(text);
+	ssize_t n = write(m->fd, text, len);
 
-	clock_gettime(CLOCK_REALTIME, &ts);
-	json_object_object_add(all, "utc_timestamp_ms", json_object_new_int64(ts.tv_sec * 1000 + ts.tv_nsec / (long)NSEC_PER_MSEC));
-	json_object_object_add(all, "vcpu", vcpu);
-	for (u32 i = 0; vm->accel->counters && i < vm->nr_vcpus; i++)
-		add_counters(vcpu, vm->accel->counters, vm->vcpus[i].accel);
-	for (u32 i = 0; i < vm->nr_devices; i++) {
-		const struct device *dev = vm->devices[i];
-		struct json_object *group;
-		auto_free char *name = NULL;
+	*rest = NULL;
+	if (n < 0)
+		return -errno;
+	if ((size_t)n < len)
+		*rest = xstrdup(text + n);
+	return 0;
+}
 
-		if (!dev->cls->metrics_group)
-			continue;
-		name = dev->cls->list ? xasprintf("%s_%s", dev->cls->metrics_group, dev->id) : xstrdup(dev->cls->metrics_group);
-		group = json_object_new_object();
-		add_counters(group, dev->cls->counters, dev);
-		json_object_object_add(all, name, group);
-	}
-	return all;
+/* The end of a line comes before the next one: a reader never sees half a line. */
+static int put_rest(struct metrics *m)
+{
+	char *rest;
+	int ret;
+
+	if (!m->rest)
+		return 0;
+	ret = put(m, m->rest, &rest);
+	if (ret < 0)
+		return ret;
+	free(m->rest);
+	m->rest = rest;
+	return rest ? -EAGAIN : 0;
+}
+
+static int put_line(struct metrics *m, struct json_object *totals)
+{
+	struct json_object *line = metrics_since(totals, m->last);
+	auto_free char *text = xasprintf("%s\n",
+					 json_object_to_json_string_ext(line, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+	int ret = put_rest(m);
+
+	if (ret == 0)
+		ret = put(m, text, &m->rest);
+	json_object_put(line);
+	return ret;
 }
 
 static void flush(struct metrics *m)
 {
-	struct json_object *all = collect(m->vm);
-	auto_free char *line = xasprintf("%s\n", json_object_to_json_string_ext(all, JSON_C_TO_STRING_PLAIN));
+	struct json_object *totals = metrics_totals(m->vm, m->own);
+	int ret = put_line(m, totals);
 
-	json_object_put(all);
-	if (write(m->fd, line, strlen(line)) < 0)
-		log_warn(m->vm->log, "metrics: a line was lost: %s", strerror(errno));
+	if (ret == 0) {
+		json_object_put(m->last);
+		m->last = totals;
+		return;
+	}
+	json_object_put(totals);
+	counter_add(ret == -EAGAIN || ret == -ENOSPC ? &m->missed_metrics_count : &m->metrics_fails, 1);
+	log_warn(m->vm->log, "metrics: a line cannot be written now, the next one will make up for it: %s", strerror(-ret));
 }
 
 static void flush_again(struct loop_timer *t)
@@ -70,15 +86,24 @@ static void flush_again(struct loop_timer *t)
 	loop_timer_arm(&m->vm->loop, t, clock_host_ns() + FLUSH_EVERY_NS);
 }
 
-int metrics_start(struct metrics *m, struct vm *vm, const char *path, struct err *e)
+int metrics_start(struct metrics *m, struct vm *vm, const struct cfg_metrics *cfg, struct err *e)
 {
-	*m = (struct metrics){.timer.expired = flush_again};
-	m->fd = open(path, O_RDWR | O_CREAT | O_NONBLOCK | O_CLOEXEC, 0644);
-	if (m->fd < 0)
-		return err_errno(e, "metrics file \"%s\"", path);
+	int fd = open(cfg->metrics_path, O_RDWR | O_CREAT | O_NONBLOCK | O_CLOEXEC, 0644);
+
+	if (fd < 0)
+		return err_errno(e, "metrics file \"%s\"", cfg->metrics_path);
+	m->fd = fd;
 	m->vm = vm;
+	m->cfg = cfg;
+	m->timer = (struct loop_timer){.expired = flush_again};
 	flush_again(&m->timer);
 	return 0;
+}
+
+void metrics_flush(struct metrics *m)
+{
+	if (m->vm)
+		flush(m);
 }
 
 void metrics_stop(struct metrics *m)
@@ -88,5 +113,9 @@ void metrics_stop(struct metrics *m)
 	loop_timer_cancel(&m->vm->loop, &m->timer);
 	flush(m);
 	fd_close(&m->fd);
+	json_object_put(m->last);
+	free(m->rest);
+	m->last = NULL;
+	m->rest = NULL;
 	m->vm = NULL;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/gdb.h"
 #include "vmm/machine.h"
 #include "vmm/vm.h"
 
@@ -41,9 +42,12 @@ void vcpus_fini(struct vm *vm)
 	vm->nr_vcpus = 0;
 }
 
-static bool may_run(struct vm *vm)
+static bool may_run(struct vcpu *v)
 {
-	return __atomic_load_n(&vm->want_run, __ATOMIC_SEQ_CST) && __atomic_load_n(&vm->end, __ATOMIC_RELAXED) == VM_END_NONE;
+	struct vm *vm = v->vm;
+
+	return __atomic_load_n(&vm->want_run, __ATOMIC_SEQ_CST) && !__atomic_load_n(&v->held, __ATOMIC_SEQ_CST) &&
+	       __atomic_load_n(&vm->end, __ATOMIC_RELAXED) == VM_END_NONE;
 }
 
 /* Runs guest code until the VM is paused or ends. */
@@ -51,8 +55,9 @@ static void run_guest(struct vcpu *v)
 {
 	struct vm *vm = v->vm;
 
-	/* Whoever pauses clears want_run first and kicks after; clearing `kicked` first and looking at want_run after cannot miss both. */
-	while (__atomic_store_n(&v->kicked, 0, __ATOMIC_SEQ_CST), may_run(vm)) {
+	/* Whoever pauses clears want_run (or sets held) first and kicks after; clearing `kicked` first and looking at them after cannot
+	 * miss both. */
+	while (__atomic_store_n(&v->kicked, 0, __ATOMIC_SEQ_CST), may_run(v)) {
 		switch (vm->accel->vcpu_run(v)) {
 		case VCPU_AGAIN:
 			break;
@@ -67,7 +72,11 @@ static void run_guest(struct vcpu *v)
 			vm_end(vm, VM_END_POWEROFF);
 			break;
 		case VCPU_ERROR:
+			counter_add(&vm->counters.vcpu_failures, 1);
 			vm_end(vm, VM_END_INTERNAL);
+			break;
+		case VCPU_DEBUG:
+			gdb_vcpu_stopped(v);
 			break;
 		}
 	}
@@ -81,12 +90,13 @@ static void *vcpu_thread(void *opaque)
 
 	snprintf(name, sizeof(name), "vcpu %u", v->index);
 	pthread_setname_np(pthread_self(), name);
+	sandbox_enter(vm->sandbox, SANDBOX_VCPU);
 	pthread_mutex_lock(&vm->run_lock);
 	for (;;) {
 		v->parked = true;
 		vm->nr_parked++;
 		pthread_cond_broadcast(&vm->run_cond);
-		while (!vm->want_stop && !may_run(vm))
+		while (!vm->want_stop && !may_run(v))
 			pthread_cond_wait(&vm->run_cond, &vm->run_lock);
 		if (vm->want_stop)
 			break;
@@ -135,16 +145,42 @@ static u32 nr_started(const struct vm *vm)
 	return n;
 }
 
-void vcpus_pause(struct vm *vm)
+/* Under run_lock: what keeps them from running is set. */
+static void wait_until_parked(struct vm *vm)
 {
-	pthread_mutex_lock(&vm->run_lock);
-	__atomic_store_n(&vm->want_run, false, __ATOMIC_SEQ_CST);
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
 		if (vm->vcpus[i].thread_started)
 			vm->accel->vcpu_kick(&vm->vcpus[i]);
 	}
 	while (vm->nr_parked < nr_started(vm))
 		pthread_cond_wait(&vm->run_cond, &vm->run_lock);
+}
+
+void vcpus_pause(struct vm *vm)
+{
+	pthread_mutex_lock(&vm->run_lock);
+	__atomic_store_n(&vm->want_run, false, __ATOMIC_SEQ_CST);
+	wait_until_parked(vm);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
+void vcpus_hold(struct vm *vm)
+{
+	pthread_mutex_lock(&vm->run_lock);
+	for (u32 i = 0; i < vm->nr_vcpus; i++)
+		__atomic_store_n(&vm->vcpus[i].held, true, __ATOMIC_SEQ_CST);
+	wait_until_parked(vm);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
+void vcpus_release(struct vm *vm, const bool *go)
+{
+	pthread_mutex_lock(&vm->run_lock);
+	for (u32 i = 0; i < vm->nr_vcpus; i++) {
+		if (go[i])
+			__atomic_store_n(&vm->vcpus[i].held, false, __ATOMIC_SEQ_CST);
+	}
+	pthread_cond_broadcast(&vm->run_cond);
 	pthread_mutex_unlock(&vm->run_lock);
 }
 

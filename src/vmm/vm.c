@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "vmm/config.h"
+#include "vmm/gdb.h"
 #include "vmm/machine.h"
 
 static const struct accel_ops *find_accel(const char *name)
@@ -52,6 +53,26 @@ static int choose_accel(struct vm *vm, struct err *e)
 	return 0;
 }
 
+/* Linux adds memory in blocks of up to 2 GiB, which it wants aligned. */
+#define HOTPLUG_ALIGN (2 * GIB)
+
+static int add_hotplug_memory(struct vm *vm, struct err *e)
+{
+	int ret = 0;
+
+	for (u32 i = 0; ret == 0 && device_classes[i]; i++) {
+		const struct device_class *cls = device_classes[i];
+		const struct cfg_list *list = cls->hotplug_memory ? config_devices(vm->config, cls) : NULL;
+		u64 gpa = ALIGN_UP(machine_place_memory(&vm->mem), HOTPLUG_ALIGN);
+
+		if (list && list->nr)
+			ret = mem_add_hotplug(&vm->mem, gpa, cls->hotplug_memory(list->items), e);
+		if (ret < 0)
+			return err_prefix(e, "%s", cls->section);
+	}
+	return 0;
+}
+
 static int init_memory(struct vm *vm, struct err *e)
 {
 	struct mem_range ranges[MEM_MAX_REGIONS];
@@ -59,6 +80,8 @@ static int init_memory(struct vm *vm, struct err *e)
 	u32 nr = machine_memory_map(cfg->mem_size_mib * MIB, ranges);
 	int ret = mem_init(&vm->mem, ranges, nr, (enum mem_huge)cfg->huge_pages, e);
 
+	if (ret == 0)
+		ret = add_hotplug_memory(vm, e);
 	for (u32 i = 0; ret == 0 && i < vm->mem.nr_regions; i++)
 		ret = vm->accel->mem_map(vm, &vm->mem.regions[i], e);
 	return ret;
@@ -158,15 +181,23 @@ static int build(struct vm *vm, struct err *e)
 		ret = machine_boot(vm, e);
 	if (ret == 0)
 		ret = push_vcpus(vm, e);
+	if (ret == 0 && vm->config->machine->gdb_socket_path)
+		ret = gdb_init(vm, vm->config->machine->gdb_socket_path, e);
 	return ret;
 }
 
 int vm_init(struct vm *vm, const struct config *config, struct log *log, struct trace *trace, struct err *e)
 {
+	return vm_init_confined(vm, config, log, trace, NULL, e);
+}
+
+int vm_init_confined(struct vm *vm, const struct config *config, struct log *log, struct trace *trace, struct sandbox *sandbox,
+		     struct err *e)
+{
 	struct timespec cpu;
 	int ret;
 
-	*vm = (struct vm){.config = config, .log = log, .trace = trace, .mem.fd = -1};
+	*vm = (struct vm){.config = config, .log = log, .trace = trace, .sandbox = sandbox, .mem.fd = -1};
 	vm->start_ns = clock_host_ns();
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
 	vm->start_cpu_ns = (u64)cpu.tv_sec * NSEC_PER_SEC + (u64)cpu.tv_nsec;
@@ -183,6 +214,7 @@ void vm_fini(struct vm *vm)
 {
 	if (!vm->config)
 		return;
+	gdb_fini(vm);
 	while (vm->nr_devices) {
 		struct device *dev = vm->devices[--vm->nr_devices];
 
@@ -219,20 +251,53 @@ int vm_run(struct vm *vm, enum vm_end *end, struct err *e)
 	int ret = start_devices(vm, e);
 
 	if (ret == 0 && metrics)
-		ret = metrics_start(&vm->metrics, vm, metrics->metrics_path, e);
+		ret = metrics_start(&vm->metrics, vm, metrics, e);
+	if (ret == 0)
+		ret = sandbox_prepare_vm(vm, e);
 	if (ret == 0)
 		ret = vcpus_start(vm, e);
 	if (ret == 0) {
 		clock_resume(vm);
 		vm->state = VM_RUNNING;
+		ret = gdb_start(vm, e);
+	}
+	if (ret == 0) {
+		sandbox_close_vm(vm);
 		vcpus_resume(vm);
 		loop_run(&vm->loop);
 	}
+	gdb_end(vm);
 	vcpus_stop(vm);
 	metrics_stop(&vm->metrics);
 	vm->state = VM_ENDED;
 	*end = __atomic_load_n(&vm->end, __ATOMIC_ACQUIRE);
 	return ret;
+}
+
+void vm_pause(struct vm *vm)
+{
+	if (vm->state != VM_RUNNING)
+		return;
+	vcpus_pause(vm);
+	clock_pause(vm);
+	for (u32 i = 0; i < vm->nr_devices; i++) {
+		if (vm->devices[i]->cls->quiesce)
+			vm->devices[i]->cls->quiesce(vm->devices[i]);
+	}
+	vm->state = VM_PAUSED;
+}
+
+void vm_resume(struct vm *vm)
+{
+	if (vm->state != VM_PAUSED)
+		return;
+	for (u32 i = 0; i < vm->nr_devices; i++) {
+		if (vm->devices[i]->cls->resume)
+			vm->devices[i]->cls->resume(vm->devices[i]);
+	}
+	clock_resume(vm);
+	vm->state = VM_RUNNING;
+	vcpus_resume(vm);
 }
 
 void vm_end(struct vm *vm, enum vm_end why)

@@ -17,6 +17,8 @@
 #include <unistd.h>
 
 #include "tests/dev/fake_driver.h"
+#include "tests/dev/patch.h"
+#include "vmm/clock.h"
 #include "vmm/config_table.h"
 
 extern const struct device_class virtio_blk_class;
@@ -932,6 +934,332 @@ static void a_missing_disk_leaves_nothing_behind(void **state)
 	assert_non_null(strstr(e.msg, x->path));
 }
 
+/* ---- limits ---- */
+
+#define LIMIT(bucket, size, ms) ", \"rate_limiter\": {\"" bucket "\": {\"size\": " #size ", \"refill_time\": " #ms "}}"
+
+/* Milliseconds that nr reads of 4 KiB take, all of them in the queue from the start. */
+static u64 reads_ms(struct fixture *x, u32 nr)
+{
+	u64 start = clock_host_ns();
+
+	for (u32 i = 0; i < nr; i++)
+		add_read(x);
+	fdrv_kick(&x->d, 0);
+	for (u32 i = 0; i < nr; i++)
+		assert_true(fdrv_wait_used(&x->d, 0, NULL, NULL, 5000));
+	return (clock_host_ns() - start) / NSEC_PER_MSEC;
+}
+
+static void limited_bytes(struct fixture *x, const char *more, u64 features)
+{
+	up_with(x, more, features, 1);
+	/* 40 KiB at once, the other 80 KiB in two times 200 ms. */
+	assert_in_range(reads_ms(x, 30), 400, 2000);
+	assert_true(counter(x, "rate_limiter_throttled_events") > 0);
+	assert_int_equal(counter(x, "read_count"), 30);
+}
+
+static void a_bandwidth_limit_holds_requests_back(void **state)
+{
+	limited_bytes(*state, LIMIT("bandwidth", 40960, 200), SPLIT);
+}
+
+static void a_bandwidth_limit_holds_packed_async_requests_back(void **state)
+{
+	limited_bytes(*state, ", \"io_engine\": \"Async\"" LIMIT("bandwidth", 40960, 200), FDRV_ALL_FEATURES);
+}
+
+static void an_ops_limit_counts_every_request(void **state)
+{
+	struct fixture *x = *state;
+	u64 start;
+
+	up_with(x, LIMIT("ops", 4, 200), FDRV_ALL_FEATURES, 1);
+	start = clock_host_ns();
+	for (u32 i = 0; i < 4; i++) {
+		assert_int_equal(request(x, VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_OK);
+		assert_int_equal(request(x, VIRTIO_BLK_T_GET_ID, 0, 0, 20), VIRTIO_BLK_S_OK);
+	}
+	assert_true(clock_host_ns() - start >= 200 * NSEC_PER_MSEC);
+}
+
+static void a_request_larger_than_the_bucket_gets_through(void **state)
+{
+	struct fixture *x = *state;
+
+	up_with(x, LIMIT("bandwidth", 4096, 10), FDRV_ALL_FEATURES, 1);
+	assert_int_equal(request(x, VIRTIO_BLK_T_IN, 0, 0, 64 * KIB), VIRTIO_BLK_S_OK);
+	assert_int_equal(request(x, VIRTIO_BLK_T_OUT, 0, 64 * KIB, 0), VIRTIO_BLK_S_OK);
+}
+
+static void an_unlimited_drive_is_not_throttled(void **state)
+{
+	struct fixture *x = *state;
+
+	up(x);
+	reads_ms(x, 60);
+	assert_int_equal(counter(x, "rate_limiter_throttled_events"), 0);
+}
+
+static void a_reset_forgets_limited_requests(void **state)
+{
+	struct fixture *x = *state;
+
+	up_with(x, LIMIT("ops", 1, 60000), FDRV_ALL_FEATURES, 1);
+	for (u32 i = 0; i < 5; i++)
+		add_read(x);
+	fdrv_kick(&x->d, 0);
+	assert_true(fdrv_wait_used(&x->d, 0, NULL, NULL, 2000));
+	assert_true(fdrv_reset(&x->d, 1000));
+	assert_int_equal(
+		patch_device(&x->f, x->dev, "{\"drive_id\": \"d0\", \"rate_limiter\": {\"ops\": {\"size\": 0, \"refill_time\": 0}}}", NULL),
+		0);
+	fdrv_up(&x->d, &x->f, x->dev, FDRV_ALL_FEATURES, 1, 256);
+	assert_int_equal(request(x, VIRTIO_BLK_T_IN, 0, 0, 4096), VIRTIO_BLK_S_OK);
+	assert_int_equal(counter(x, "read_count"), 2);
+}
+
+/* ---- changes while the VM runs ---- */
+
+static int patch(struct fixture *x, const char *more, struct err *e)
+{
+	auto_free char *text = xasprintf("{\"drive_id\": \"d0\"%s}", more);
+
+	return patch_device(&x->f, x->dev, text, e);
+}
+
+static int patch_path(struct fixture *x, const char *path, struct err *e)
+{
+	auto_free char *more = xasprintf(", \"path_on_host\": \"%s\"", path);
+
+	return patch(x, more, e);
+}
+
+static void a_new_limit_counts_at_once(void **state)
+{
+	struct fixture *x = *state;
+
+	up_with(x, LIMIT("ops", 1, 60000), FDRV_ALL_FEATURES, 1);
+	for (u32 i = 0; i < 5; i++)
+		add_read(x);
+	fdrv_kick(&x->d, 0);
+	assert_true(fdrv_wait_used(&x->d, 0, NULL, NULL, 2000));
+	assert_false(fdrv_wait_used(&x->d, 0, NULL, NULL, 50));
+	/* A bucket that the body does not name stays as it is. */
+	assert_int_equal(patch(x, LIMIT("bandwidth", 1000000, 100), NULL), 0);
+	assert_false(fdrv_wait_used(&x->d, 0, NULL, NULL, 50));
+	assert_int_equal(patch(x, LIMIT("ops", 2, 60000), NULL), 0);
+	assert_true(fdrv_wait_used(&x->d, 0, NULL, NULL, 2000));
+	assert_true(fdrv_wait_used(&x->d, 0, NULL, NULL, 2000));
+	assert_false(fdrv_wait_used(&x->d, 0, NULL, NULL, 50));
+	assert_int_equal(patch(x, LIMIT("ops", 0, 0), NULL), 0);
+	assert_true(fdrv_wait_used(&x->d, 0, NULL, NULL, 2000));
+	assert_true(fdrv_wait_used(&x->d, 0, NULL, NULL, 2000));
+	assert_true(reads_ms(x, 20) < 2000);
+}
+
+/* Another image of 512 * nr bytes, all of them `fill`. */
+static void make_image(char *path, u32 nr, u8 fill)
+{
+	u8 sector[512];
+	int fd = mkstemp(path);
+
+	memset(sector, fill, sizeof(sector));
+	for (u32 i = 0; i < nr; i++)
+		assert_int_equal(write(fd, sector, sizeof(sector)), sizeof(sector));
+	close(fd);
+}
+
+static void another_image_takes_the_place_of_the_first(struct fixture *x, const char *more)
+{
+	char path[] = "/tmp/husk-disk-XXXXXX";
+	u32 generation;
+
+	make_image(path, 5, 0x5a);
+	up_with(x, more, FDRV_ALL_FEATURES, 1);
+	assert_int_equal(request(x, VIRTIO_BLK_T_IN, 0, 0, 512), VIRTIO_BLK_S_OK);
+	assert_int_equal(*(u8 *)guest(x, x->data, 1), 0);
+	generation = fdrv_read(&x->d, MMIO_CONFIG_GENERATION);
+	assert_int_equal(patch_path(x, path, NULL), 0);
+	assert_int_equal(fdrv_isr(&x->d) & VIRTIO_ISR_CONFIG, VIRTIO_ISR_CONFIG);
+	assert_int_not_equal(fdrv_read(&x->d, MMIO_CONFIG_GENERATION), generation);
+	assert_int_equal(fdrv_config64(&x->d, 0), 5);
+	assert_int_equal(request(x, VIRTIO_BLK_T_IN, 4, 0, 512), VIRTIO_BLK_S_OK);
+	assert_int_equal(*(u8 *)guest(x, x->data, 1), 0x5a);
+	assert_int_equal(request(x, VIRTIO_BLK_T_IN, 5, 0, 512), VIRTIO_BLK_S_IOERR); /* behind the new end */
+	/* The first image is free for others, the new one is not. */
+	unlink(path);
+	assert_int_equal(patch_path(x, x->path, NULL), 0);
+	assert_int_equal(fdrv_config64(&x->d, 0), SECTORS);
+}
+
+static void sync_another_image_takes_the_place_of_the_first(void **state)
+{
+	another_image_takes_the_place_of_the_first(*state, "");
+}
+
+static void async_another_image_takes_the_place_of_the_first(void **state)
+{
+	another_image_takes_the_place_of_the_first(*state, ", \"io_engine\": \"Async\"");
+}
+
+static bool locked_against_writers(const char *path)
+{
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	int fd = open(path, O_RDWR | O_CLOEXEC), ret = fcntl(fd, F_OFD_SETLK, &lock);
+
+	close(fd);
+	return ret < 0;
+}
+
+static void an_image_that_grew_is_opened_again_under_its_lock(void **state)
+{
+	struct fixture *x = *state;
+
+	up(x);
+	assert_int_equal(truncate(x->path, 2 * DISK_SIZE), 0);
+	assert_int_equal(request(x, VIRTIO_BLK_T_IN, SECTORS, 0, 512), VIRTIO_BLK_S_IOERR);
+	for (u32 i = 0; i < 3; i++) {
+		assert_int_equal(patch_path(x, x->path, NULL), 0);
+		assert_true(locked_against_writers(x->path));
+		assert_int_equal(fdrv_config64(&x->d, 0), 2 * SECTORS);
+		assert_int_equal(request(x, VIRTIO_BLK_T_IN, SECTORS, 0, 512), VIRTIO_BLK_S_OK);
+	}
+}
+
+static void the_lock_of_the_old_image_is_given_up(void **state)
+{
+	char path[] = "/tmp/husk-disk-XXXXXX";
+	struct fixture *x = *state;
+
+	make_image(path, 8, 1);
+	up(x);
+	assert_true(locked_against_writers(x->path));
+	assert_int_equal(patch_path(x, path, NULL), 0);
+	assert_false(locked_against_writers(x->path));
+	assert_true(locked_against_writers(path));
+	unlink(path);
+}
+
+static void an_image_that_cannot_be_used_changes_nothing(void **state)
+{
+	static const struct {
+		const char *path;
+		int code;
+	} bad[] = {{"/nonexistent/disk", -ENOENT}, {"/tmp", -EISDIR}, {"/dev/null", -EINVAL}};
+	char odd[] = "/tmp/husk-disk-XXXXXX", taken[] = "/tmp/husk-disk-XXXXXX";
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+	struct fixture *x = *state;
+	struct err e;
+	int fd;
+
+	make_image(odd, 2, 1);
+	assert_int_equal(truncate(odd, 1000), 0);
+	make_image(taken, 2, 1);
+	fd = open(taken, O_RDWR | O_CLOEXEC);
+	assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+	up_with(x, LIMIT("ops", 3, 60000), FDRV_ALL_FEATURES, 1);
+	for (u32 i = 0; i < ARRAY_SIZE(bad); i++) {
+		assert_int_equal(patch_path(x, bad[i].path, &e), bad[i].code);
+		assert_non_null(strstr(e.msg, bad[i].path));
+	}
+	assert_int_equal(patch_path(x, odd, &e), -EINVAL);
+	assert_int_equal(patch_path(x, taken, &e), -EBUSY);
+	/* A good limit beside a bad path does not count either. */
+	assert_int_equal(patch(x, ", \"path_on_host\": \"/nonexistent/disk\"" LIMIT("ops", 1, 60000), &e), -ENOENT);
+	assert_int_equal(fdrv_config64(&x->d, 0), SECTORS);
+	assert_int_equal(fdrv_isr(&x->d) & VIRTIO_ISR_CONFIG, 0);
+	for (u32 i = 0; i < 3; i++)
+		assert_int_equal(request(x, VIRTIO_BLK_T_IN, SECTORS - 1, 0, 512), VIRTIO_BLK_S_OK);
+	close(fd);
+	unlink(odd);
+	unlink(taken);
+}
+
+static void a_patch_with_nothing_in_it_changes_nothing(void **state)
+{
+	struct fixture *x = *state;
+	struct err e;
+
+	up(x);
+	assert_int_equal(patch(x, "", NULL), 0);
+	assert_int_equal(fdrv_isr(&x->d) & VIRTIO_ISR_CONFIG, 0);
+	assert_int_equal(patch_device(&x->f, x->dev, "{}", &e), -EINVAL);
+	assert_int_equal(patch(x, ", \"is_read_only\": true", &e), -EINVAL);
+	assert_int_equal(patch(x, LIMIT("ops", -1, 1), &e), -EINVAL);
+	assert_int_equal(patch(x, ", \"rate_limiter\": {\"ops\": {\"size\": 1}}", &e), -EINVAL);
+}
+
+static void io_in_flight_ends_in_the_old_image(struct fixture *x, const char *more)
+{
+	char path[] = "/tmp/husk-disk-XXXXXX";
+	u8 back[4096];
+
+	make_image(path, SECTORS / 8, 0x5a);
+	up_with(x, more, FDRV_ALL_FEATURES, 1);
+	x->d.q[0].polled = true;
+	memset(guest(x, x->data, 4096), 0x77, 4096);
+	put_header(x, x->hdr, VIRTIO_BLK_T_OUT, 0);
+	for (u32 i = 0; i < DEPTH; i++) {
+		struct fbuf out[2] = {{x->hdr, 16}, {x->data, 4096}}, in = {x->status, 1};
+
+		assert_true(fdrv_add(&x->d, 0, out, 2, &in, 1, x));
+	}
+	fdrv_notify(&x->d, 0);
+	fdrv_sync(&x->d);
+	assert_int_equal(patch_path(x, path, NULL), 0);
+	for (u32 i = 0; i < DEPTH; i++)
+		assert_true(fdrv_get_used(&x->d, 0, NULL, NULL));
+	file_read(x, 0, back, sizeof(back));
+	assert_memory_equal(back, guest(x, x->data, 4096), 4096);
+	assert_int_equal(request(x, VIRTIO_BLK_T_IN, 0, 0, 4096), VIRTIO_BLK_S_OK);
+	assert_int_equal(*(u8 *)guest(x, x->data, 1), 0x5a); /* none of it came to the new one */
+	unlink(path);
+}
+
+static void sync_io_in_flight_ends_in_the_old_image(void **state)
+{
+	io_in_flight_ends_in_the_old_image(*state, "");
+}
+
+static void async_io_in_flight_ends_in_the_old_image(void **state)
+{
+	io_in_flight_ends_in_the_old_image(*state, ", \"io_engine\": \"Async\"");
+}
+
+static void a_paused_drive_stays_paused_when_its_image_changes(void **state)
+{
+	char path[] = "/tmp/husk-disk-XXXXXX";
+	struct fixture *x = *state;
+
+	make_image(path, 64, 0x5a);
+	up(x);
+	x->d.q[0].polled = true;
+	on_loop(x, virtio_blk_class.quiesce);
+	add_read(x);
+	fdrv_notify(&x->d, 0);
+	assert_int_equal(patch_path(x, path, NULL), 0);
+	usleep(10000);
+	assert_false(fdrv_get_used(&x->d, 0, NULL, NULL));
+	on_loop(x, virtio_blk_class.resume);
+	assert_true(fdrv_wait_used(&x->d, 0, NULL, NULL, 2000));
+	assert_int_equal(*(u8 *)guest(x, x->data, 1), 0x5a);
+	unlink(path);
+}
+
+static void status_tells_the_image(void **state)
+{
+	struct fixture *x = *state;
+	struct json_object *out = json_object_new_object();
+
+	up(x);
+	assert_int_equal(virtio_blk_class.ops[0].status(x->dev, out, NULL), 0);
+	assert_string_equal(json_object_get_string(json_object_object_get(out, "path_on_host")), x->path);
+	assert_int_equal(json_object_get_uint64(json_object_object_get(out, "size_bytes")), DISK_SIZE);
+	json_object_put(out);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -981,6 +1309,23 @@ int main(void)
 		T(a_data_drive_is_not_on_the_command_line),
 		T(the_root_drive_comes_first),
 		T(a_missing_disk_leaves_nothing_behind),
+		T(a_bandwidth_limit_holds_requests_back),
+		T(a_bandwidth_limit_holds_packed_async_requests_back),
+		T(an_ops_limit_counts_every_request),
+		T(a_request_larger_than_the_bucket_gets_through),
+		T(an_unlimited_drive_is_not_throttled),
+		T(a_reset_forgets_limited_requests),
+		T(a_new_limit_counts_at_once),
+		T(sync_another_image_takes_the_place_of_the_first),
+		T(async_another_image_takes_the_place_of_the_first),
+		T(an_image_that_grew_is_opened_again_under_its_lock),
+		T(the_lock_of_the_old_image_is_given_up),
+		T(an_image_that_cannot_be_used_changes_nothing),
+		T(a_patch_with_nothing_in_it_changes_nothing),
+		T(sync_io_in_flight_ends_in_the_old_image),
+		T(async_io_in_flight_ends_in_the_old_image),
+		T(a_paused_drive_stays_paused_when_its_image_changes),
+		T(status_tells_the_image),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

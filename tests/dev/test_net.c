@@ -1,5 +1,7 @@
 /* test_net.c: the virtio network device on real tap interfaces, in a network namespace of its own. */
 #include "tests/dev/net_bench.h"
+#include "tests/dev/patch.h"
+#include "vmm/clock.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -512,6 +514,123 @@ static void a_pause_holds_frames_and_gives_buffers_back(void **state)
 	host_expect(x, 100, 3);
 }
 
+/* ---- limits ---- */
+
+static u64 throttled(struct fixture *x, bool rx)
+{
+	const struct virtio_net *n = to_net(to_virtio(x->dev));
+
+	return __atomic_load_n(rx ? &n->rx_limit.throttled : &n->tx_limit.throttled, __ATOMIC_RELAXED);
+}
+
+static void a_transmit_limit_holds_frames_back_and_keeps_their_order(void **state, u64 features)
+{
+	struct cfg_bucket bytes = {.size = 10000, .refill_time = 200};
+	struct cfg_ratelimit limit = {.bandwidth = &bytes};
+	struct fixture *x = *state;
+	u64 start;
+
+	x->cfg.tx_rate_limiter = &limit;
+	up(x, features);
+	start = clock_host_ns();
+	for (u32 i = 0; i < 30; i++) {
+		struct fbuf out = {fake_vm_alloc(&x->f, 2000, 1), NET_HDR_LEN + 1000};
+
+		make_frame(fake_vm_ptr(&x->f, out.gpa + NET_HDR_LEN, 1000), 1000, i);
+		assert_true(fdrv_add(&x->d, 1, &out, 1, NULL, 0, NULL));
+	}
+	fdrv_kick(&x->d, 1);
+	for (u32 i = 0; i < 30; i++)
+		host_expect(x, 1000, i);
+	assert_true(clock_host_ns() - start >= 400 * NSEC_PER_MSEC);
+	assert_true(throttled(x, false) > 0);
+	assert_int_equal(throttled(x, true), 0);
+}
+
+static void a_receive_limit_holds_frames_back_and_keeps_their_order(void **state, u64 features)
+{
+	struct cfg_bucket ops = {.size = 10, .refill_time = 200};
+	struct cfg_ratelimit limit = {.ops = &ops};
+	struct fixture *x = *state;
+	u64 start;
+
+	x->cfg.rx_rate_limiter = &limit;
+	up(x, features);
+	post_rx(x, 0, 100, BUF_SIZE);
+	start = clock_host_ns();
+	for (u32 i = 0; i < 30; i++)
+		host_send(x, 500, i);
+	for (u32 i = 0; i < 30; i++)
+		expect_frame(x, 500, i, BUF_SIZE);
+	assert_true(clock_host_ns() - start >= 400 * NSEC_PER_MSEC);
+	assert_true(throttled(x, true) > 0);
+	/* The other direction is free. */
+	for (u32 i = 0; i < 30; i++) {
+		tx_frame(x, 100, i);
+		host_expect(x, 100, i);
+	}
+	assert_int_equal(throttled(x, false), 0);
+}
+
+ON_RINGS(a_transmit_limit_holds_frames_back_and_keeps_their_order)
+ON_RINGS(a_receive_limit_holds_frames_back_and_keeps_their_order)
+
+static void limits_change_while_frames_wait(void **state)
+{
+	struct cfg_bucket ops = {.size = 1, .refill_time = 60000};
+	struct cfg_ratelimit limit = {.ops = &ops};
+	struct fixture *x = *state;
+	struct err e;
+
+	x->cfg.rx_rate_limiter = x->cfg.tx_rate_limiter = &limit;
+	up(x, FDRV_ALL_FEATURES);
+	post_rx(x, 0, 100, BUF_SIZE);
+	for (u32 i = 0; i < 3; i++)
+		host_send(x, 500, i);
+	expect_frame(x, 500, 0, BUF_SIZE);
+	expect_silence(x);
+	assert_int_equal(patch_device(&x->f, x->dev, "{\"iface_id\": \"net0\"}", NULL), 0);
+	expect_silence(x);
+	assert_int_equal(patch_device(&x->f, x->dev,
+				      "{\"iface_id\": \"net0\", \"rx_rate_limiter\": {\"ops\": {\"size\": 0, \"refill_time\": 0}}}", NULL),
+			 0);
+	expect_frame(x, 500, 1, BUF_SIZE);
+	expect_frame(x, 500, 2, BUF_SIZE);
+	/* That of the other direction is as it was. */
+	tx_frame(x, 100, 7);
+	host_expect(x, 100, 7);
+	struct fbuf out = {x->tx, NET_HDR_LEN + 100};
+
+	assert_true(fdrv_add(&x->d, 1, &out, 1, NULL, 0, NULL));
+	fdrv_kick(&x->d, 1);
+	assert_false(fdrv_wait_used(&x->d, 1, NULL, NULL, 50));
+	assert_int_equal(patch_device(&x->f, x->dev,
+				      "{\"iface_id\": \"net0\", \"tx_rate_limiter\": {\"ops\": {\"size\": 10, \"refill_time\": 1}}}", NULL),
+			 0);
+	assert_true(fdrv_wait_used(&x->d, 1, NULL, NULL, 2000));
+	host_expect(x, 100, 7);
+	assert_int_equal(patch_device(&x->f, x->dev, "{\"iface_id\": \"net0\", \"guest_mac\": \"06:00:ac:10:00:02\"}", &e), -EINVAL);
+}
+
+static void a_reset_forgets_limited_frames(void **state)
+{
+	struct cfg_bucket ops = {.size = 1, .refill_time = 300};
+	struct cfg_ratelimit limit = {.ops = &ops};
+	struct fixture *x = *state;
+
+	x->cfg.rx_rate_limiter = x->cfg.tx_rate_limiter = &limit;
+	up(x, FDRV_ALL_FEATURES);
+	post_rx(x, 0, 10, BUF_SIZE);
+	host_send(x, 500, 0);
+	host_send(x, 500, 1);
+	expect_frame(x, 500, 0, 0);
+	assert_true(fdrv_reset(&x->d, 1000));
+	assert_int_equal(to_virtio(x->dev)->queues[0].in_flight, 0);
+	fdrv_up(&x->d, &x->f, x->dev, FDRV_ALL_FEATURES, 3, 256);
+	post_rx(x, 0, 10, BUF_SIZE);
+	expect_frame(x, 500, 1, 0); /* it waited in the tap */
+}
+
 static void a_header_in_pieces_is_understood(void **state)
 {
 	struct fixture *x = *state;
@@ -856,6 +975,10 @@ int main(void)
 		ON_TAP(a_receive_buffer_without_room_breaks_the_device),
 		ON_TAP(a_reset_gives_all_buffers_up),
 		ON_TAP(a_pause_holds_frames_and_gives_buffers_back),
+		ALL_RINGS(a_transmit_limit_holds_frames_back_and_keeps_their_order),
+		ALL_RINGS(a_receive_limit_holds_frames_back_and_keeps_their_order),
+		ON_TAP(limits_change_while_frames_wait),
+		ON_TAP(a_reset_forgets_limited_frames),
 		ON_TAP(a_header_in_pieces_is_understood),
 		ON_TAP(hostile_transmit_headers_cost_the_frame_only),
 		ON_TAP(frames_of_impossible_length_are_dropped),

@@ -6,6 +6,8 @@
 #include <cmocka.h>
 
 #include "tests/dev/fake_driver.h"
+#include "virtio/backend/ratelimit.h"
+#include "vmm/clock.h"
 
 #define LIMIT (64 * KIB)
 
@@ -16,14 +18,19 @@ struct bench {
 
 static const u64 layouts[] = {FDRV_VERSION_1, FDRV_ALL_FEATURES};
 
-static void bench_up(struct bench *b, u64 features)
+static void bench_up_with(struct bench *b, u64 features, const void *cfg)
 {
 	struct device *dev;
 
 	fake_vm_init(&b->f, 0);
-	dev = fake_vm_add(&b->f, device_class_find("virtio-rng"), NULL);
+	dev = fake_vm_add(&b->f, device_class_find("virtio-rng"), cfg);
 	fake_vm_start(&b->f);
 	fdrv_up(&b->d, &b->f, dev, features, 1, 256);
+}
+
+static void bench_up(struct bench *b, u64 features)
+{
+	bench_up_with(b, features, NULL);
 }
 
 static void a_request_is_filled_with_random_bytes(void **state)
@@ -132,6 +139,57 @@ static void counters_tell_requests_and_bytes(void **state)
 	fake_vm_fini(&b.f);
 }
 
+/* ---- limits ---- */
+
+static void a_limited_device_gives_what_its_bucket_has_and_goes_on_in_time(void **state)
+{
+	struct cfg_bucket bytes = {.size = 1000, .refill_time = 200};
+	struct cfg_ratelimit limit = {.bandwidth = &bytes};
+	const struct {
+		struct cfg_ratelimit *rate_limiter;
+	} cfg = {&limit};
+
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(layouts); i++) {
+		struct bench b;
+		u64 start;
+
+		bench_up_with(&b, layouts[i], &cfg);
+		struct fbuf in = {fake_vm_alloc(&b.f, 500, 1), 500};
+
+		start = clock_host_ns();
+		for (u32 n = 0; n < 6; n++)
+			assert_true(fdrv_add(&b.d, 0, NULL, 0, &in, 1, NULL));
+		fdrv_kick(&b.d, 0);
+		for (u32 n = 0; n < 6; n++)
+			assert_true(fdrv_wait_used(&b.d, 0, NULL, NULL, 5000));
+		/* 1,000 bytes at once, 2,000 in two times 200 ms. */
+		assert_true(clock_host_ns() - start >= 400 * NSEC_PER_MSEC);
+		fake_vm_fini(&b.f);
+	}
+}
+
+static void a_reset_ends_the_wait_of_a_limited_request(void **state)
+{
+	struct cfg_bucket ops = {.size = 1, .refill_time = 100 * 1000};
+	struct cfg_ratelimit limit = {.ops = &ops};
+	const struct {
+		struct cfg_ratelimit *rate_limiter;
+	} cfg = {&limit};
+	struct bench b;
+
+	(void)state;
+	bench_up_with(&b, FDRV_ALL_FEATURES, &cfg);
+	struct fbuf in = {fake_vm_alloc(&b.f, 8, 1), 8};
+
+	assert_int_equal(fdrv_request(&b.d, 0, NULL, 0, &in, 1), 8);
+	assert_true(fdrv_add(&b.d, 0, NULL, 0, &in, 1, NULL));
+	fdrv_kick(&b.d, 0);
+	fdrv_sync(&b.d);
+	assert_true(fdrv_reset(&b.d, 1000));
+	fake_vm_fini(&b.f); /* with the timer armed */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -141,6 +199,8 @@ int main(void)
 		cmocka_unit_test(more_requests_than_one_batch_are_all_answered),
 		cmocka_unit_test(identity_is_that_of_an_entropy_device),
 		cmocka_unit_test(counters_tell_requests_and_bytes),
+		cmocka_unit_test(a_limited_device_gives_what_its_bucket_has_and_goes_on_in_time),
+		cmocka_unit_test(a_reset_ends_the_wait_of_a_limited_request),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,6 +25,7 @@ LAYERS = {
     "tcg": ["vmm/base", "vmm", "arch"],
     "api": ["vmm/base", "vmm", "migration"],
     "cli": ["vmm/base", "vmm", "arch", "migration", "api"],
+    "jailer": ["vmm/base", "cli", "api"],  # a program of its own: argument parser, Firecracker's version
     "": ["vmm/base", "vmm", "cli", "api"],
 }
 EXTRA = {"virtio": ["virtio/backend"]}  # devices name their backend interfaces
@@ -115,7 +116,7 @@ def test_only_main_exits_and_nothing_is_left_unfinished():
 
 def test_no_mutable_globals():
     """Every file-scope object is const, apart from the exceptions that ARCHITECTURE.md lists."""
-    allowed = {"terminal", "signal_vm", "current_cpu", "previous"}
+    allowed = {"terminal", "signal_vm", "current_cpu", "previous", "fault_sandbox"}
     wrong = []
     for path in SOURCES:
         for line in path.read_text().splitlines():

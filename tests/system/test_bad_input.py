@@ -81,7 +81,8 @@ WRONG_CONFIGS = {
     "1000 vCPUs": (config(machine_config={"vcpu_count": 1000, "mem_size_mib": 64}), "found 1000"),
     "0 MiB": (config(machine_config={"vcpu_count": 1, "mem_size_mib": 0}), "/machine-config/mem_size_mib: expected a whole number of MiB"),
     "more memory than exists": (config(machine_config={"vcpu_count": 1, "mem_size_mib": 1 << 40}), "mem_size_mib"),
-    "a section of Firecracker that is not there yet": (config(vsock={"guest_cid": 3, "uds_path": "v"}), '"vsock" is not supported by this husk yet'),
+    "a CPU template that is none": (config(**{"cpu-config": {"kvm_capabilities": {}}}), "/cpu-config/kvm_capabilities: expected a list"),
+    "a CPU template for ARM": (config(machine_config={"vcpu_count": 1, "mem_size_mib": 64, "cpu_template": "V1N1"}), "V1N1 is for ARM processors"),
     "a command line that is too long": (config(boot_source={"kernel_image_path": "kernel", "boot_args": "x" * 4096}), "/boot-source/boot_args"),
     "no kernel": ({"drives": []}, '"boot-source" is missing'),
     "a list": ([], "expected an object"),
@@ -221,8 +222,12 @@ def test_firecracker_mode_logs_the_failure_and_exits_with_1(box):
     assert "vcpu_count" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_without_no_api_the_missing_server_is_said(box):
-    assert "no API server yet" in refused("--api-sock", "x.sock", "--id", "a")
+def test_an_api_socket_that_exists_is_left_alone(box):
+    Path("x.sock").write_text("mine")
+    done = subprocess.run([HUSK, "--api-sock", "x.sock", "--id", "a"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "Failed to open the API socket at: x.sock. Check that it is not already used" in done.stderr
+    assert done.stdout.splitlines()[-1].endswith("Firecracker exiting with error. exit_code=1")
+    assert Path("x.sock").read_text() == "mine"
 
 
 def test_version_is_what_kata_parses():

@@ -50,6 +50,27 @@ def test_the_guests_clock_goes_as_this_machines(local_guest):
     assert abs((up1 - up0) - (host1 - host0)) < 0.3 and abs(date - host0) < 3, lines
 
 
+def own_memory(pid):
+    """KiB of husk's own (proportional set size): all but the guest's RAM and the boot images that are mapped into it."""
+    total, counts = 0, True
+    for line in open(f"/proc/{pid}/smaps"):
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            counts = not re.search("husk-guest-memory|vmlinuz|initrd", line)
+        elif line.startswith("Pss:") and counts:
+            total += int(line.split()[1])
+    return total
+
+
+def test_husks_own_memory_stays_small(local_guest):
+    """At most 8 MiB beside the guest's RAM and the code cache, which is made small and overflows here."""
+    script = "for i in 1 2 3; do find / -xdev >/dev/null 2>&1; done; echo up; sleep 60"
+    with subprocess.Popen(local_guest.command("--tcg-cache", "4M", script=script, cpus=2), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as husk:
+        assert any(line.startswith(b"up") for line in husk.stdout)
+        own = own_memory(husk.pid)
+        husk.kill()
+    assert own <= (8 + 4) * 1024, f"{own} KiB"
+
+
 def test_a_drive_keeps_what_the_guest_writes(local_guest, tmp_path):
     disk = tmp_path / "data.img"
     subprocess.run(f"truncate -s 64M {disk} && /sbin/mkfs.ext4 -q -F {disk}", shell=True, check=True)

@@ -101,7 +101,7 @@ static void finish_write(struct device *dev, u64 offset, const void *data, u32 l
 	(void)offset;
 	(void)data;
 	(void)len;
-	g->finished = true;
+	__atomic_store_n(&g->finished, true, __ATOMIC_RELEASE);
 	g->vm.accel->vcpu_kick(&g->vm.vcpus[0]);
 }
 

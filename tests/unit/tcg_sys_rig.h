@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "arch/x86_64/chips.h"
+#include "tcg/cpumodel.h"
 #include "tcg/pvclock.h"
 #include "tcg/x86_64/interp.h"
 
@@ -419,6 +420,7 @@ static inline int setup(void **state)
 	if (!rig->c)
 		return -1;
 	memset(rig->c, 0, sizeof(*rig->c));
+	rig->c->arch_capabilities = CPUMODEL_ARCH_CAPABILITIES;
 	rig->bad_page = NONE;
 	rig->pending = -1;
 	rig->apic_base = 0xfee00900;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <liburing.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -427,6 +428,24 @@ static void completions_wake_the_loop(void **state)
 	assert_int_equal(f->nr_done, 2);
 }
 
+/* What a ring is asked for passes by the filters of system calls. */
+static void the_ring_takes_nothing_but_disk_operations(void **state)
+{
+	struct fixture *f = *state;
+	struct io_uring_cqe *cqe;
+	struct io_uring_sqe *sqe;
+
+	must_open(f, true);
+	if (!f->disk.ring)
+		skip(); /* no io_uring here */
+	sqe = io_uring_get_sqe(f->disk.ring);
+	io_uring_prep_openat(sqe, AT_FDCWD, "/etc/passwd", O_RDONLY, 0);
+	assert_int_equal(io_uring_submit(f->disk.ring), 1);
+	assert_int_equal(io_uring_wait_cqe(f->disk.ring, &cqe), 0);
+	assert_int_equal(cqe->res, -EACCES);
+	io_uring_cqe_seen(f->disk.ring, cqe);
+}
+
 /* Forbids io_uring_setup to the calling thread, as a container's seccomp profile does. */
 static void forbid_io_uring(void)
 {
@@ -493,6 +512,7 @@ int main(void)
 		T(sync_close_finishes_what_is_in_flight),
 		T(async_close_finishes_what_is_in_flight),
 		T(completions_wake_the_loop),
+		T(the_ring_takes_nothing_but_disk_operations),
 		T(async_falls_back_to_sync_where_io_uring_is_forbidden),
 	};
 

@@ -232,8 +232,12 @@ static void exit_codes_tell_usage_from_error(void **state)
 		{{"husk", "--nonsense"}, EXIT_FC_ARGS},
 		{{"husk", "--id"}, EXIT_FC_ARGS},
 		{{"husk", "--no-api"}, EXIT_FC_ARGS},
-		{{"husk", "--metadata", "x"}, EXIT_FC_ARGS},
-		{{"husk", "--api-sock", "/tmp/x"}, EXIT_ERROR},
+		{{"husk", "--metadata", "/nonexistent.json", "--level", "off"}, EXIT_ERROR},
+		{{"husk", "--api-sock", "/nonexistent/sock", "--level", "off"}, EXIT_ERROR},
+		{{"husk", "--http-api-max-payload-size", "much"}, EXIT_FC_ARGS},
+		{{"husk", "--mmds-size-limit", "-1"}, EXIT_FC_ARGS},
+		{{"husk", "--describe-snapshot", "x"}, EXIT_FC_ARGS},
+		{{"husk", "api"}, EXIT_USAGE},
 		{{"husk", "--no-api", "--level", "off", "--config-file=/nonexistent.json"}, EXIT_ERROR},
 	};
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "arch/x86_64/cpuid.h"
+#include "arch/x86_64/cpu_template.h"
 #include "tcg/cpumodel.h"
 #include "tcg/x86_64/decode.h"
 #include "vmm/clock.h"
@@ -213,6 +214,33 @@ static void the_tsc_frequency_is_right_to_fifty_ppm(void **state)
 	assert_in_range(khz, want - want / 10000, want + want / 10000);
 }
 
+static void a_cpu_template_leaves_what_can_be_run(void **state)
+{
+	struct arch_cpu_caps able = {.tsc_khz = 2000000, .tsc_deadline = true, .x2apic = true, .nr_feature_msrs = 1}, caps;
+	struct cfg_machine machine = {.vcpu_count = 1};
+	const struct config c = {.machine = &machine};
+	u64 before[4], after[4];
+	u32 applied = 0;
+	struct err e;
+
+	(void)state;
+	cpumodel_build(&able.cpuid, cpumodel_host_cpuid);
+	able.feature_msrs[0] = (struct x86_msr){0x10a, CPUMODEL_ARCH_CAPABILITIES};
+	cpumodel_features(&able.cpuid, before);
+	for (machine.cpu_template = CFG_CPU_C3; machine.cpu_template <= CFG_CPU_T2A; machine.cpu_template++) {
+		caps = able;
+		if (cpu_template_apply(&c, "tcg", &caps, &e) < 0)
+			continue; /* another vendor's */
+		applied++;
+		cpumodel_features(&caps.cpuid, after);
+		for (u32 i = 0; i < ARRAY_SIZE(before); i++)
+			assert_int_equal(after[i] & ~before[i], 0);
+		assert_int_equal(cpumodel_xcr0(&caps.cpuid) & ~7ull, 0);
+		assert_int_equal(cpumodel_check(&caps.cpuid, &able.cpuid, &e), 0);
+	}
+	assert_true(applied);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -223,6 +251,7 @@ int main(void)
 		cmocka_unit_test(leaves_are_in_order_and_the_machine_builds_on_them),
 		cmocka_unit_test(a_guest_from_elsewhere_needs_all_that_it_was_shown),
 		cmocka_unit_test(the_tsc_frequency_is_right_to_fifty_ppm),
+		cmocka_unit_test(a_cpu_template_leaves_what_can_be_run),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,8 @@
 /* test_i8042.c: what a driver that probes the keyboard controller sees, and the reset line. */
 #include "devtest.h"
 
+#include <errno.h>
+
 #define DATA 0x60
 #define CTL  0x64
 #define IRQ  1
@@ -147,6 +149,29 @@ static void the_ports_between_are_nobodys(void **state)
 	assert_int_equal(t->vm.end, VM_END_NONE);
 }
 
+static int press_ctrl_alt_del(struct devtest *t)
+{
+	struct err e;
+
+	return i8042_class.ops[0].update(t->dev, NULL, &e);
+}
+
+static void ctrl_alt_del_is_pressed_and_released_as_a_whole_or_not_at_all(void **state)
+{
+	static const u8 keys[] = {0x14, 0x11, 0xe0, 0x71, 0xe0, 0xf0, 0x71, 0xf0, 0x11, 0xf0, 0x14};
+	struct devtest *t = *state;
+
+	for (u32 round = 0; round < 3; round++) {
+		assert_int_equal(press_ctrl_alt_del(t), 0);
+		assert_int_equal(press_ctrl_alt_del(t), -EBUSY);
+		for (u32 i = 0; i < sizeof(keys); i++) {
+			assert_true(devtest_in(t, CTL) & 1);
+			assert_int_equal(devtest_in(t, DATA), keys[i]);
+		}
+		assert_false(devtest_in(t, CTL) & 1);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -158,6 +183,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(each_byte_makes_an_interrupt_of_its_own, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_guest_that_never_reads_loses_only_the_surplus, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_ports_between_are_nobodys, setup, teardown),
+		cmocka_unit_test_setup_teardown(ctrl_alt_del_is_pressed_and_released_as_a_whole_or_not_at_all, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

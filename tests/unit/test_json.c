@@ -59,6 +59,27 @@ static void only_strict_json_is_taken(void **state)
 	}
 }
 
+static void whole_numbers_of_more_than_64_bits_are_refused(void **state)
+{
+	static const char *const fine[] = {
+		"[18446744073709551615]",
+		"[-9223372036854775808]",
+		"[0,-0]",
+		"[18446744073709551616.0]",
+		"[1e30]",
+		"[true,false,null,12345678]",
+		"{\"a\":\"99999999999999999999999\"}",
+		"[-9223372036854775809e0]",
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(fine); i++)
+		assert_accepted(fine[i]);
+	assert_refused("[18446744073709551616]", "f:1:2: a whole number that 64 bits do not hold");
+	assert_refused("[-9223372036854775809]", "f:1:2: a whole number that 64 bits do not hold");
+	assert_refused("{\"a\":[1,\n 99999999999999999999999]}", "f:2:2: a whole number that 64 bits do not hold");
+}
+
 static void a_nul_byte_does_not_end_the_text(void **state)
 {
 	struct err e;
@@ -170,6 +191,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(syntax_errors_name_line_and_column),
 		cmocka_unit_test(only_strict_json_is_taken),
+		cmocka_unit_test(whole_numbers_of_more_than_64_bits_are_refused),
 		cmocka_unit_test(a_nul_byte_does_not_end_the_text),
 		cmocka_unit_test(a_key_may_not_be_there_twice),
 		cmocka_unit_test(equal_keys_of_different_objects_are_fine),

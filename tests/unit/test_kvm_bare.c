@@ -11,12 +11,18 @@ static void the_dirty_ring_holds_what_the_guest_wrote(void **state)
 	dirty_log_holds_what_the_guest_wrote(guest_make("dirty", 1, &config));
 }
 
-/* Vector instructions and software interrupts: a KVM that only emulates knows neither. */
+/* Vector instructions, software interrupts, and what translators get wrong: a KVM that only emulates knows neither, or takes minutes. */
 static int processor_tests(void)
 {
 	const struct CMUnitTest tests[] = {
 		{"softint_ends_with_its_registers", the_guest_ends_with_its_registers, NULL, NULL, (void *)"softint"},
 		{"sse_ends_with_its_registers", the_guest_ends_with_its_registers, NULL, NULL, (void *)"sse"},
+		/* Not selfmod: QEMU's emulated SVM, which the nested tests have, misses the first store of nested code into what follows.
+		 */
+		{"pagecross_ends_with_its_registers", the_guest_ends_with_its_registers, NULL, NULL, (void *)"pagecross"},
+		{"churn_ends_with_its_registers", the_guest_ends_with_its_registers, NULL, NULL, (void *)"churn"},
+		{"unaligned_ends_with_its_registers", the_guest_ends_with_its_registers, NULL, NULL, (void *)"unaligned"},
+		{"flood_ends_with_its_registers", the_guest_ends_with_its_registers, NULL, NULL, (void *)"flood"},
 	};
 	struct err e;
 

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <sys/ioctl.h>
 
+#include "arch/x86_64/cpu_template.h"
+
 #define MSR_TSC		 0x10
 #define MSR_TSC_DEADLINE 0x6e0
 #define MSR_LSTAR	 0xc0000082
@@ -419,6 +421,36 @@ static void caps_show_kvm_without_what_a_snapshot_cannot_hold(void **state)
 	rig_free(rig);
 }
 
+static void a_cpu_template_reaches_the_vcpu(void **state)
+{
+	static const struct cfg_msr_bits bits = {.addr = (char *)"0x10a", .bitmap = (char *)"0b0000000"};
+	struct cfg_cpu own = {.msrs = {(void *)&bits, 1}};
+	struct cfg_machine machine = {.vcpu_count = 1};
+	struct arch_cpu_caps *caps = xzalloc(sizeof(*caps));
+	const struct config c = {.machine = &machine, .cpu = &own};
+	struct rig *rig = rig_new(1, false);
+	const struct x86_msr *m;
+	u64 before;
+
+	(void)state;
+	rig_ok(rig, kvm_accel_ops.cpu_caps(&rig->vm, caps, &rig->e));
+	assert_int_equal(caps->feature_msrs[0].index, 0x8b);
+	for (m = caps->feature_msrs; m->index != 0x10a; m++)
+		assert_true(m < caps->feature_msrs + caps->nr_feature_msrs);
+	before = m->value;
+	rig_ok(rig, cpu_template_apply(&c, "kvm", caps, &rig->e));
+	cpu0(rig)->cpuid = caps->cpuid;
+	cpu0(rig)->nr_msrs = 0;
+	cpu_template_set_msrs(caps, cpu0(rig));
+	assert_int_equal(cpu0(rig)->nr_msrs, 1);
+	push_pull(rig);
+	m = find_msr(cpu0(rig), 0x10a);
+	assert_non_null(m);
+	assert_int_equal(m->value, before & ~0x7full);
+	rig_free(rig);
+	free(caps);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -442,6 +474,7 @@ int main(void)
 		cmocka_unit_test(a_running_vcpu_takes_the_same_cpuid_again),
 		cmocka_unit_test(a_tsc_frequency_that_the_host_cannot_give_is_refused),
 		cmocka_unit_test(caps_show_kvm_without_what_a_snapshot_cannot_hold),
+		cmocka_unit_test(a_cpu_template_reaches_the_vcpu),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

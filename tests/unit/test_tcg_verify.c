@@ -192,7 +192,7 @@ static void ways_out_pass(void **state)
 	e_load(&m.e, T2, EMEMX(H_RSP, T1, 8, offsetof(struct tcg_cpu, k_jump)));
 	e_lea(&m.e, T2, EMEMX(T2, T0, 1, 0));
 	e_jrcxz(&m.e, 5);
-	e_jmp(&m.e, buffer + code.leave_lookup);
+	e_call(&m.e, buffer + code.leave_lookup);
 	e_op_mem(&m.e, 0, 0xff, 4, EMEMX(H_RSP, T1, 8, offsetof(struct tcg_cpu, k_jump) + 8));
 	expect_good(&m);
 	m.mode = TCG_MODE_USER;
@@ -454,7 +454,7 @@ static void jumps_without_a_hit_are_refused(void **state)
 		e_lea(&m.e, T2, EMEMX(T2, T0, 1, 0));
 		e_jrcxz(&m.e, i == 0 ? 0 : 5);
 		if (i)
-			e_jmp(&m.e, buffer + code.leave_lookup);
+			e_call(&m.e, buffer + code.leave_lookup);
 		if (i == 2)
 			e_lea(&m.e, T1, EMEMX(T1, T1, 1, 0));
 		e_op_mem(&m.e, 0, 0xff, 4, EMEMX(H_RSP, T1, 8, offsetof(struct tcg_cpu, k_jump) + 8));

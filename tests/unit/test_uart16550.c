@@ -2,10 +2,12 @@
 #include "devtest.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "vmm/bucket.h"
 #include "vmm/config.h"
 
 #define BASE 0x3f8
@@ -510,6 +512,120 @@ static void wide_accesses_do_nothing(void **state)
 	assert_int_equal(in(f, LCR), 0);
 }
 
+/* What is in the file at path, up to size - 1 bytes. */
+static void read_file(const char *path, char *buf, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = read(fd, buf, size - 1);
+
+	assert_true(n >= 0);
+	buf[n] = '\0';
+	close(fd);
+}
+
+static struct devtest *new_with(const char *path, struct cfg_bucket *limit)
+{
+	struct devtest *t = devtest_new();
+	auto_free char *cfg = parsed("serial_out_path", path);
+
+	memcpy(cfg + field("rate_limiter")->offset, &limit, sizeof(limit));
+	devtest_add(t, &uart16550_class, cfg, &slot);
+	return t;
+}
+
+static u64 counter(struct devtest *t, const char *name)
+{
+	for (const struct counter_desc *c = uart16550_class.counters; c->name; c++) {
+		if (!strcmp(c->name, name))
+			return *(u64 *)(void *)((char *)t->dev + c->offset);
+	}
+	fail_msg("no counter %s", name);
+	return 0;
+}
+
+static void serial_out_path_is_not_emptied_but_written_over(void **state)
+{
+	char path[] = "/tmp/husk-uart-XXXXXX", text[32];
+	int fd = mkstemp(path);
+	struct devtest *t;
+
+	(void)state;
+	assert_int_equal(write(fd, "older text", 10), 10);
+	close(fd);
+	t = new_with(path, NULL);
+	for (const char *p = "NEW"; *p; p++)
+		devtest_out(t, DATA, (u8)*p);
+	read_file(path, text, sizeof(text));
+	assert_string_equal(text, "NEWer text");
+	assert_int_equal(counter(t, "write_count"), 3);
+	devtest_free(t);
+	unlink(path);
+}
+
+static void a_limited_port_loses_what_is_too_much_and_counts_it(void **state)
+{
+	struct cfg_bucket limit = {.size = 100, .refill_time = 100000, .one_time_burst = 20};
+	char path[] = "/tmp/husk-uart-XXXXXX", text[512];
+	struct devtest *t;
+
+	(void)state;
+	close(mkstemp(path));
+	t = new_with(path, &limit);
+	for (u32 i = 0; i < 300; i++) {
+		devtest_out(t, DATA, (u8)('a' + i % 26));
+		assert_int_equal(devtest_in(t, LSR) & 0x60, 0x60); /* the guest never waits */
+	}
+	read_file(path, text, sizeof(text));
+	/* A byte comes back each second. */
+	assert_in_range(strlen(text), 120, 125);
+	for (u32 i = 0; i < 120; i++)
+		assert_int_equal(text[i], 'a' + i % 26);
+	assert_int_equal(counter(t, "rate_limiter_dropped_bytes"), 300 - strlen(text));
+	assert_int_equal(counter(t, "write_count"), strlen(text));
+	devtest_free(t);
+	unlink(path);
+}
+
+static void a_limited_port_gives_its_rate_again_after_a_flood(void **state)
+{
+	struct cfg_bucket limit = {.size = 1000, .refill_time = 100};
+	char path[] = "/tmp/husk-uart-XXXXXX";
+	u64 start, passed, ms;
+	struct devtest *t;
+
+	(void)state;
+	close(mkstemp(path));
+	t = new_with(path, &limit);
+	start = clock_host_ns();
+	do {
+		devtest_out(t, DATA, 'x');
+		ms = (clock_host_ns() - start) / NSEC_PER_MSEC;
+	} while (ms < 300);
+	passed = counter(t, "write_count");
+	assert_in_range(passed, 1500, 1000 + 10 * (ms + 1));
+	assert_true(counter(t, "rate_limiter_dropped_bytes") > 0);
+	devtest_free(t);
+	unlink(path);
+}
+
+static void a_limit_of_nothing_limits_nothing(void **state)
+{
+	struct cfg_bucket limits[] = {{.size = 0, .refill_time = 100}, {.size = 1, .refill_time = 0}};
+	char path[] = "/tmp/husk-uart-XXXXXX";
+
+	(void)state;
+	close(mkstemp(path));
+	for (u32 k = 0; k < ARRAY_SIZE(limits); k++) {
+		struct devtest *t = new_with(path, &limits[k]);
+
+		for (u32 i = 0; i < 1000; i++)
+			devtest_out(t, DATA, 'x');
+		assert_int_equal(counter(t, "write_count"), 1000);
+		devtest_free(t);
+	}
+	unlink(path);
+}
+
 static void serial_out_path_is_a_file_and_excludes_a_mode(void **state)
 {
 	struct fixture *f = new_fixture("serial_out_path", "");
@@ -566,6 +682,10 @@ int main(void)
 		WITH_SOCKET(a_guest_that_only_polls_gets_input_too),
 		WITH_FILE(wide_accesses_do_nothing),
 		cmocka_unit_test(serial_out_path_is_a_file_and_excludes_a_mode),
+		cmocka_unit_test(serial_out_path_is_not_emptied_but_written_over),
+		cmocka_unit_test(a_limited_port_loses_what_is_too_much_and_counts_it),
+		cmocka_unit_test(a_limited_port_gives_its_rate_again_after_a_flood),
+		cmocka_unit_test(a_limit_of_nothing_limits_nothing),
 		cmocka_unit_test(a_backend_that_cannot_open_fails_the_creation),
 	};
 

@@ -109,7 +109,7 @@ struct slot_cfg {
 };
 
 static const struct cfg_field slot_fields[] = {{.key = "text", .type = CFG_STR, .offset = offsetof(struct slot_cfg, text), .help = "x"}};
-static const struct cfg_table slot_table = {"slot", "x", sizeof(struct slot_cfg), slot_fields, 1};
+static const struct cfg_table slot_table = {"slot", "x", sizeof(struct slot_cfg), slot_fields, 1, false, false, 0};
 
 static int slot_create(struct vm *vm, const struct device_class *cls, const void *cfg, const struct dev_slot *slot, struct device **out,
 		       struct err *e)

@@ -26,6 +26,7 @@
 #define FADT_SLEEP_CONTROL     244
 #define FADT_SLEEP_STATUS      256
 #define FADT_HYPERVISOR	       268
+#define IAPC_8042	       BIT(1)
 #define IAPC_NO_VGA	       BIT(2)
 #define IAPC_NO_CMOS_RTC       BIT(5)
 #define FADT_WBINVD	       BIT(0)
@@ -100,8 +101,12 @@ static void crs_of_slot(struct buf *b, const struct dev_slot *slot)
 
 	if (slot->mmio_len)
 		aml_res_mem32(b, (u32)slot->mmio_base, (u32)slot->mmio_len);
-	if (slot->pio_len)
+	if (slot->pio_base == X86_PIO_I8042) { /* two ports, as on every PC; those between them are others' */
+		aml_res_io(b, X86_PIO_I8042, 1);
+		aml_res_io(b, X86_PIO_I8042 + 4, 1);
+	} else if (slot->pio_len) {
 		aml_res_io(b, (u16)slot->pio_base, (u8)slot->pio_len);
+	}
 	if (slot->has_gsi)
 		aml_res_irq_edge(b, slot->gsi, true);
 	aml_crs_close(b, crs);
@@ -213,8 +218,7 @@ static size_t write_fadt(struct tables *t, size_t dsdt)
 	p = b->data + start;
 	st_le16(p + FADT_SCI_INT, X86_GSI_POWER);
 	p[FADT_CENTURY] = rtc ? CMOS_CENTURY : 0;
-	/* The keyboard controller is there, for reboot=k, but not announced: Linux need not probe it. */
-	st_le16(p + FADT_IAPC_BOOT_ARCH, (u16)(IAPC_NO_VGA | (rtc ? 0 : IAPC_NO_CMOS_RTC)));
+	st_le16(p + FADT_IAPC_BOOT_ARCH, (u16)(IAPC_8042 | IAPC_NO_VGA | (rtc ? 0 : IAPC_NO_CMOS_RTC)));
 	st_le32(p + FADT_FLAGS,
 		(u32)(FADT_WBINVD | FADT_PWR_BUTTON_DEVICE | FADT_SLP_BUTTON_DEVICE | FADT_RESET_REG_SUP | FADT_HW_REDUCED));
 	gas_port(p + FADT_RESET_REG, X86_PIO_RESET);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "arch/x86_64/boot.h"
+#include "arch/x86_64/cpu_template.h"
 #include "arch/x86_64/cpuid.h"
 #include "arch/x86_64/msr.h"
 #include "vmm/machine.h"
@@ -26,7 +27,7 @@ static int place_initrd(struct boot *b, int fd, struct err *e)
 		top = MIN(top, (u64)b->image.bz.initrd_addr_max + 1);
 	if (top < X86_HIGH_RAM_GPA || b->initrd_size > top - X86_HIGH_RAM_GPA)
 		return err_set(e, -ENOMEM, "it has %llu MiB and does not fit into the machine's memory (%llu MiB)",
-			       (unsigned long long)(b->initrd_size >> 20), (unsigned long long)(b->vm->mem.size >> 20));
+			       (unsigned long long)(b->initrd_size >> 20), (unsigned long long)(mem_ram_size(&b->vm->mem) >> 20));
 	b->initrd_gpa = ALIGN_DOWN(top - b->initrd_size, MEM_PAGE_SIZE);
 	return 0;
 }
@@ -121,6 +122,8 @@ static int set_vcpus(struct boot *b, struct err *e)
 	auto_free struct arch_cpu_caps *caps = xzalloc(sizeof(*caps));
 	int ret = vm->accel->cpu_caps(vm, caps, e);
 
+	if (ret == 0)
+		ret = cpu_template_apply(vm->config, vm->accel->name, caps, e);
 	if (ret < 0)
 		return ret;
 	for (u32 i = 0; i < vm->nr_vcpus; i++) {
@@ -129,6 +132,7 @@ static int set_vcpus(struct boot *b, struct err *e)
 		x86_cpu_reset(c, i);
 		x86_cpuid_build(&c->cpuid, caps, &topo, i);
 		x86_msr_boot(c);
+		cpu_template_set_msrs(caps, c);
 		c->tsc_khz = caps->tsc_khz;
 	}
 	if (b->kernel.pvh)
@@ -158,7 +162,7 @@ int machine_boot(struct vm *vm, struct err *e)
 {
 	auto_free struct boot *b = xzalloc(sizeof(*b));
 
-	if (vm->mem.size < MIN_RAM)
+	if (mem_ram_size(&vm->mem) < MIN_RAM)
 		return err_set(e, -EINVAL, "mem_size_mib: a machine needs at least %llu MiB of memory", MIN_RAM >> 20);
 	*b = (struct boot){.vm = vm, .cfg = vm->config->boot};
 	return boot(b, e);

@@ -87,11 +87,17 @@ struct cpu_state {
 };
 #define X86_XSAVE_MAX 16384u
 
+#define X86_FEATURE_MSR_MAX 8
+
 /* What an accelerator can show a guest (accel_ops.cpu_caps). */
 struct arch_cpu_caps {
 	struct x86_cpuid_table cpuid; /* leaves and bits that the accelerator supports */
 	u64 tsc_khz;		      /* 0 = not known */
 	bool tsc_deadline, x2apic;
+	/* Registers in which the processor says more of itself (IA32_ARCH_CAPABILITIES), as a vCPU has them from the start. */
+	u32 nr_feature_msrs;
+	struct x86_msr feature_msrs[X86_FEATURE_MSR_MAX];
+	u32 changed_msrs; /* bit i: a CPU template changed feature_msrs[i] */
 };
 
 /* One leaf of a table, or NULL; has_subleaf entries must match subleaf. */

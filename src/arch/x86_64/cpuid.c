@@ -102,6 +102,12 @@ static void hide_bits(struct x86_cpuid *c)
 	}
 }
 
+void x86_cpuid_hide(struct x86_cpuid_table *t)
+{
+	for (u32 i = 0; i < t->nr; i++)
+		hide_bits(&t->e[i]);
+}
+
 /* The supported leaves without what is hidden. A leaf that has become all zeros goes: not being there reads the same, and makes room. */
 static void copy_visible(struct x86_cpuid_table *out, const struct x86_cpuid_table *supported)
 {

@@ -14,4 +14,7 @@ struct x86_topology {
  * topology and frequency. */
 void x86_cpuid_build(struct x86_cpuid_table *out, const struct arch_cpu_caps *caps, const struct x86_topology *topo, u32 index);
 
+/* Takes all that out of a table at once, for who works on it before. */
+void x86_cpuid_hide(struct x86_cpuid_table *t);
+
 #endif

@@ -16,6 +16,13 @@ u32 machine_memory_map(u64 ram_size, struct mem_range *ranges)
 	return 2;
 }
 
+u64 machine_place_memory(const struct mem *m)
+{
+	const struct mem_region *last = &m->regions[m->nr_regions - 1];
+
+	return ALIGN_UP(MAX(last->gpa + last->size, X86_HOLE_END), 2 * MIB);
+}
+
 u32 e820_build(const struct mem *m, struct e820_entry *map)
 {
 	u32 n = 0;
@@ -25,7 +32,7 @@ u32 e820_build(const struct mem *m, struct e820_entry *map)
 	for (u32 i = 0; i < m->nr_regions; i++) {
 		u64 start = MAX(m->regions[i].gpa, X86_HIGH_RAM_GPA), end = m->regions[i].gpa + m->regions[i].size;
 
-		if (start < end)
+		if (m->regions[i].ram && start < end)
 			map[n++] = (struct e820_entry){start, end - start, E820_RAM};
 	}
 	return n;

@@ -13,6 +13,8 @@
 void pic_reset(struct pics *p)
 {
 	*p = (struct pics){0};
+	/* As firmware leaves them: a kernel that has no use for them sets no vectors, and must get none (0 to 7 are exceptions). */
+	p->chip[0].imr = p->chip[1].imr = 0xff;
 	p->chip[0].elcr_mask = 0xf8; /* timer, keyboard, cascade */
 	p->chip[1].elcr_mask = 0xde; /* RTC, coprocessor */
 }

@@ -159,6 +159,22 @@ static _Noreturn void invalid(struct tcg_cpu *c, const struct x86_insn *insn)
 	tcg_raise(c, X86_UD);
 }
 
+static u64 code_va(const struct tcg_cpu *c)
+{
+	return tcg_is_64(c) ? c->rip : (u32)(c->seg[X86_CS].base + c->rip);
+}
+
+/* INT3 of the debugger or of the guest itself: by its physical address, for the same page may be mapped more than once. */
+static void int3(struct tcg_cpu *c, const struct x86_insn *insn)
+{
+	u64 va = code_va(c);
+	const struct tcg_itlb *page = c->debug.soft ? mmu_code_page(c, va) : NULL;
+
+	if (page && debug_break_at(&c->t->vm->debug, page->gpa + (va & (MEM_PAGE_SIZE - 1))))
+		tcg_debug_stop(c, DEBUG_BREAK, 0);
+	sys_far(c, insn);
+}
+
 static void dispatch(struct tcg_cpu *c, const struct x86_insn *insn)
 {
 	u64 next = interp_next_rip(c, insn);
@@ -185,11 +201,16 @@ static void dispatch(struct tcg_cpu *c, const struct x86_insn *insn)
 	case OP_POP_SREG:
 		sys_far(c, insn);
 		break;
+	case OP_INT3:
+		int3(c, insn);
+		return;
 	case OP_CALL_FAR:
 	case OP_CALL_FAR_IND:
 	case OP_JMP_FAR:
 	case OP_JMP_FAR_IND:
-	case OP_RETF ... OP_SYSEXIT:
+	case OP_RETF:
+	case OP_IRET:
+	case OP_INT ... OP_SYSEXIT:
 		sys_far(c, insn);
 		return;
 	case OP_MOV_FROM_SREG ... OP_RSM:
@@ -260,15 +281,26 @@ void interp_insn(struct tcg_cpu *c, const struct x86_insn *insn)
 
 /* Instruction breakpoints (SDM 3B §17.3.1.1): before the instruction, not under RF. The #DB is left pending as a trap's would be: RF is not
  * set in what it saves. */
+static u64 exec_hits(const u64 *dr, u64 dr7, u64 va)
+{
+	u64 hits = 0;
+
+	for (u32 i = 0; i < 4; i++)
+		if (dr7 >> (2 * i) & 3 && !(dr7 >> (16 + 4 * i) & 0xf) && dr[i] == va)
+			hits |= BIT(i);
+	return hits;
+}
+
 static bool at_breakpoint(struct tcg_cpu *c)
 {
-	u64 va = tcg_is_64(c) ? c->rip : (u32)(c->seg[X86_CS].base + c->rip), bits = 0;
+	u64 va = code_va(c), bits;
 
+	bits = c->debug.step ? 0 : exec_hits(c->debug.dr, c->debug.dr7, va);
+	if (bits)
+		tcg_debug_stop(c, DEBUG_HW, bits);
 	if (c->rflags & X86_FLAG_RF || c->shadow == 2)
 		return false;
-	for (u32 i = 0; i < 4; i++)
-		if (c->dr7 >> (2 * i) & 3 && !(c->dr7 >> (16 + 4 * i) & 0xf) && c->dr[i] == va)
-			bits |= BIT(i);
+	bits = exec_hits(c->dr, c->dr7, va);
 	if (bits)
 		c->exc = (struct tcg_exception){.pending = true, .vector = X86_DB, .address = bits};
 	return bits;
@@ -279,6 +311,7 @@ void interp_step(struct tcg_cpu *c)
 	if (unlikely(c->mode & TCG_MODE_TF)) {
 		if (c->shadow != 2)
 			((struct interp_cache *)c->interp_cache)->dr6 = 0;
+		c->debug.hits = 0;
 		if (at_breakpoint(c))
 			return;
 	}

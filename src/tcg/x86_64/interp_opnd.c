@@ -25,20 +25,31 @@ bool interp_seg_allows(const struct tcg_cpu *c, u32 seg, u64 offset, u64 size, b
 }
 
 /* Data breakpoints (SDM 3B §17.2.4) are looked at only while something is armed: TCG_MODE_TF. */
+static u64 data_hits(const u64 *dr, u64 dr7, u64 va, u32 size, bool write)
+{
+	u64 hits = 0;
+
+	for (u32 i = 0; i < 4; i++) {
+		u32 ctl = (u32)(dr7 >> (16 + 4 * i)) & 0xf;
+		u64 len = (ctl >> 2) == 2 ? 8 : (ctl >> 2) + 1u;
+		u64 start = dr[i] & ~(len - 1);
+
+		if (!(dr7 >> (2 * i) & 3) || !(ctl & 1) || (!write && (ctl & 3) != 3))
+			continue;
+		if (va < start + len && start < va + size)
+			hits |= BIT(i);
+	}
+	return hits;
+}
+
 static void note_breakpoints(struct tcg_cpu *c, u64 va, u32 size, bool write)
 {
 	struct interp_cache *k = c->interp_cache;
 
-	for (u32 i = 0; k && i < 4; i++) {
-		u32 ctl = (u32)(c->dr7 >> (16 + 4 * i)) & 0xf;
-		u64 len = (ctl >> 2) == 2 ? 8 : (ctl >> 2) + 1u;
-		u64 start = c->dr[i] & ~(len - 1);
-
-		if (!(c->dr7 >> (2 * i) & 3) || !(ctl & 1) || (!write && (ctl & 3) != 3))
-			continue;
-		if (va < start + len && start < va + size)
-			k->dr6 |= BIT(i);
-	}
+	if (k)
+		k->dr6 |= data_hits(c->dr, c->dr7, va, size, write);
+	if (c->debug.dr7)
+		c->debug.hits |= (u8)data_hits(c->debug.dr, c->debug.dr7, va, size, write);
 }
 
 u64 interp_linear(struct tcg_cpu *c, u32 seg, u64 offset, u32 size, bool write)

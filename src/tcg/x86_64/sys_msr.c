@@ -17,6 +17,7 @@ enum {
 	MSR_PRED_CMD = 0x49,
 	MSR_UCODE_WRITE = 0x79,
 	MSR_UCODE_REV = 0x8b,
+	MSR_MISC_PACKAGE_CTLS = 0xbc,
 	MSR_PLATFORM_INFO = 0xce,
 	MSR_MTRR_CAP = 0xfe,
 	MSR_ARCH_CAPABILITIES = 0x10a,
@@ -57,8 +58,10 @@ enum {
 #define MISC_NO_BTS_PEBS   0x1800ull
 /* Fast strings, TCC, (BTS, PEBS unavailable: read-only), EIST, MONITOR, CPUID limit, xTPR: no effect. XD disable, bit 34, is none of them.
  */
-#define MISC_WRITABLE	 (0xc50009ull | MISC_NO_BTS_PEBS)
-#define DEBUGCTL_IGNORED 0x3ull /* LBR; BTF: single steps are not made longer */
+#define MISC_WRITABLE (0xc50009ull | MISC_NO_BTS_PEBS)
+/* Shown by the CPU template T2S only: a filter of energy readings, of which there are none. */
+#define ARCH_PACKAGE_CTLS BIT(10)
+#define DEBUGCTL_IGNORED  0x3ull /* LBR; BTF: single steps are not made longer */
 
 static bool writable_xss(struct tcg_cpu *c)
 {
@@ -262,8 +265,10 @@ bool sys_rdmsr(struct tcg_cpu *c, u32 index, u64 *value)
 		*value = c->pat;
 		return true;
 	case MSR_ARCH_CAPABILITIES:
-		*value = CPUMODEL_ARCH_CAPABILITIES;
+		*value = c->arch_capabilities;
 		return sys_cpuid_bit(c, 7, CPUID_EDX, 29);
+	case MSR_MISC_PACKAGE_CTLS:
+		return c->arch_capabilities & ARCH_PACKAGE_CTLS;
 	case MSR_MISC_ENABLE:
 		*value = c->misc_enable | MISC_NO_BTS_PEBS;
 		return true;
@@ -344,6 +349,8 @@ bool sys_wrmsr(struct tcg_cpu *c, u32 index, u64 value)
 		return sys_set_efer(c, value);
 	case MSR_XSS:
 		return writable_xss(c) && write_masked(&c->xss, value, 0);
+	case MSR_MISC_PACKAGE_CTLS:
+		return c->arch_capabilities & ARCH_PACKAGE_CTLS && !(value & ~1ull);
 	case MSR_MISC_FEATURES_ENABLES:
 	case MSR_MCG_STATUS:
 		return !value;

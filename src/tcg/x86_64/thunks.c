@@ -166,6 +166,8 @@ static void leave_at_rip(struct emit *e)
 {
 	e_load(e, H_RAX, ENV(rip));
 	e_store(e, H_RAX, ENV(exit_rip));
+	e_op_mem(e, 1, 0xc7, 0, ENV(exit_host));
+	e32(e, 0);
 	e_op_mem(e, 1, 0xc7, 0, ENV(exit_arg));
 	e32(e, LEAVE_LOOKUP);
 	go_back(e);
@@ -247,7 +249,8 @@ void xlate_thunks(struct tcg_code *k, struct emit *e)
 	e_op_mem(e, 0, 0x89, T0, ENV(exit_unit));
 	e_store(e, H_RCX, ENV(exit_arg));
 	e_jmp(e, back);
-	k->leave_lookup = e_off(e); /* jmp: T0 = guest address */
+	k->leave_lookup = e_off(e);		 /* call: T0 = guest address */
+	e_op_mem(e, 0, 0x8f, 0, ENV(exit_host)); /* pop [exit_host] */
 	e_store(e, T0, ENV(exit_rip));
 	e_op_mem(e, 1, 0xc7, 0, ENV(exit_arg));
 	e32(e, LEAVE_LOOKUP);

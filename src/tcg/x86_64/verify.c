@@ -489,8 +489,6 @@ static void jump_to(struct verify *v, const struct x86_insn *in, const struct st
 {
 	s64 to = (s64)v->at + in->len + in->imm;
 
-	if (in->op == OP_JMP && to + v->u->at == v->u->code->leave_lookup)
-		return;
 	if (in->op == OP_JMP && to + v->u->at == v->u->code->transfer) {
 		check_transfer(v);
 		return;
@@ -569,6 +567,8 @@ static bool call(struct verify *v, const struct x86_insn *in)
 	s64 to = (s64)v->u->at + v->at + in->len + in->imm;
 	struct val *t = v->s.t;
 
+	if (to == k->leave_lookup)
+		return false;
 	if (to == k->leave || to == k->leave_unit) {
 		check_leave(v, to == k->leave_unit);
 		return false;

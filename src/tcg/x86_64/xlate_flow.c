@@ -95,13 +95,13 @@ void xlate_exit(struct xlate *x, u32 cc, u64 target, bool back, bool live)
  *	mov	T2, [rsp + T1 * 8 + neg]
  *	lea	T2, [T2 + T0]
  *	jrcxz	1f
- *	jmp	leave_lookup
+ *	call	leave_lookup
  * 1:	jmp	[rsp + T1 * 8 + host]
  */
 static void indirect(struct xlate *x)
 {
 	if (x->mode & TCG_MODE_AC) { /* its jump cache is small: the dispatcher uses it */
-		xlate_jmp_thunk(x, x->k->leave_lookup);
+		xlate_call_thunk(x, x->k->leave_lookup);
 		return;
 	}
 	e_pext(&x->e, T1, T0, EENV(x->mode & TCG_MODE_USER ? offsetof(struct tcg_cpu, jump_mask) : offsetof(struct tcg_cpu, k_jump_mask)));
@@ -109,7 +109,7 @@ static void indirect(struct xlate *x)
 	e_load(&x->e, T2, EMEMX(H_RSP, T1, 8, x->jump));
 	e_lea(&x->e, T2, EMEMX(T2, T0, 1, 0));
 	e_jrcxz(&x->e, 5);
-	xlate_jmp_thunk(x, x->k->leave_lookup);
+	xlate_call_thunk(x, x->k->leave_lookup);
 	e_op_mem(&x->e, 0, 0xff, 4, EMEMX(H_RSP, T1, 8, x->jump + 8));
 }
 

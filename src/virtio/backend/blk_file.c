@@ -90,6 +90,25 @@ static int inspect_image(struct blk_file *f, struct err *e)
 	return check_size(f, e);
 }
 
+/* A lock belongs to an open file, so a second one of the same image would be refused: the two share one instead. */
+static int share_open_file(struct blk_file *f, struct err *e)
+{
+	const struct blk_file *old = f->p.replaces;
+	struct stat a, b;
+	int fd;
+
+	f->p.replaces = NULL;
+	if (!old || old->p.read_only != f->p.read_only || fstat(old->fd, &a) < 0 || fstat(f->fd, &b) < 0 || a.st_dev != b.st_dev ||
+	    a.st_ino != b.st_ino)
+		return 0;
+	fd = fcntl(old->fd, F_DUPFD_CLOEXEC, 0);
+	if (fd < 0)
+		return err_errno(e, "disk \"%s\"", f->p.path);
+	fd_close(&f->fd);
+	f->fd = fd;
+	return 0;
+}
+
 static int lock_image(const struct blk_file *f, struct err *e)
 {
 	struct flock lock = {.l_type = f->p.read_only ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
@@ -169,7 +188,7 @@ static int start_engine(struct blk_file *f, struct err *e)
 	return 0;
 }
 
-int blk_file_open(struct blk_file *f, const struct blk_file_params *p, struct err *e)
+static int open_and_lock(struct blk_file *f, const struct blk_file_params *p, struct err *e)
 {
 	int ret;
 
@@ -177,9 +196,27 @@ int blk_file_open(struct blk_file *f, const struct blk_file_params *p, struct er
 	f->p.path = xstrdup(p->path);
 	ret = open_image(f, e);
 	if (ret == 0)
+		ret = share_open_file(f, e);
+	if (ret == 0)
 		ret = inspect_image(f, e);
 	if (ret == 0)
 		ret = lock_image(f, e);
+	return ret;
+}
+
+int blk_file_probe(const struct blk_file_params *p, struct err *e)
+{
+	struct blk_file f;
+	int ret = open_and_lock(&f, p, e);
+
+	blk_file_close(&f);
+	return ret;
+}
+
+int blk_file_open(struct blk_file *f, const struct blk_file_params *p, struct err *e)
+{
+	int ret = open_and_lock(f, p, e);
+
 	if (ret == 0) {
 		f->can_discard = probe_discard(f);
 		ret = start_engine(f, e);

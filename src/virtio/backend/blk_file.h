@@ -19,6 +19,7 @@
 
 #include "vmm/base/log.h"
 #include "vmm/loop.h"
+#include "vmm/sandbox.h"
 
 #define BLK_SECTOR   512u
 #define BLK_ID_BYTES 20u /* virtio 1.2 §5.2.6 */
@@ -48,6 +49,7 @@ struct blk_list {
 struct blk_worker {
 	pthread_t thread;
 	bool started;
+	bool confine;	      /* it is to confine itself: it does not inherit that */
 	pthread_mutex_t lock; /* guards what follows; no lock is taken inside */
 	pthread_cond_t cond;
 	struct blk_list todo, finished;
@@ -57,9 +59,12 @@ struct blk_worker {
 struct blk_file_params {
 	const char *path;
 	bool read_only;
-	bool async;	   /* use io_uring; without it (not there, forbidden) the Sync engine takes over, with a warning */
-	struct loop *loop; /* borrowed */
-	struct log *log;   /* borrowed */
+	bool async; /* use io_uring; without it (not there, forbidden) the Sync engine takes over, with a warning */
+	/* Its lock does not stand in the way: the same image may be opened again. NULL: none. Borrowed, not needed after blk_file_open */
+	const struct blk_file *replaces;
+	struct loop *loop;	 /* borrowed */
+	struct log *log;	 /* borrowed */
+	struct sandbox *sandbox; /* borrowed; NULL: the worker is not confined */
 	/* Takes finished requests, linked by next, in the order in which they ended. ctx: loop */
 	void (*done)(void *opaque, struct blk_io *list);
 	void *opaque;
@@ -81,6 +86,8 @@ struct blk_file {
 
 /* Opens, checks and locks the image and starts its engine. -ENOENT, -EACCES, -EBUSY (locked), -EINVAL (kind or size). */
 int blk_file_open(struct blk_file *f, const struct blk_file_params *p, struct err *e) MUST_CHECK;
+/* The checks of blk_file_open, without an engine and without a trace: path and read_only of p are looked at. ctx: any */
+int blk_file_probe(const struct blk_file_params *p, struct err *e) MUST_CHECK;
 /* Finishes what is in flight, then closes. Accepts zeroed. */
 void blk_file_close(struct blk_file *f);
 

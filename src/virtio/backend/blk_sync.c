@@ -115,6 +115,8 @@ static void *worker_main(void *opaque)
 	struct blk_file *f = opaque;
 	struct blk_worker *w = &f->worker;
 
+	if (w->confine)
+		sandbox_enter(f->p.sandbox, SANDBOX_DISK);
 	pthread_mutex_lock(&w->lock);
 	for (;;) {
 		struct blk_io *io = take_next(w);
@@ -149,6 +151,7 @@ int blk_sync_start(struct blk_file *f, struct err *e)
 	pthread_cond_init(&w->cond, NULL);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, WORKER_STACK);
+	w->confine = sandbox_is_open(f->p.sandbox);
 	/* Signals are for the threads that wait for them. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);

@@ -23,7 +23,8 @@ struct net_backend_ops {
 	/* Takes one frame into iov (header first; num_buffers is left to the caller). Returns its length, which may be more than iov holds:
 	 * the rest is lost then. -EAGAIN: none there. Else -errno: the other end is gone. */
 	ssize_t (*recv)(struct net_backend *b, u32 pair, const struct iovec *iov, u32 nr);
-	/* Sends one frame of len bytes (NET_HDR_LEN..NET_FRAME_MAX). 0: taken. -EAGAIN: not now, wait until the descriptor is writable.
+	/* Sends one frame of len bytes (NET_HDR_LEN..NET_FRAME_MAX). 0: taken. 1: taken by husk itself (metadata service), which
+	 * no limit counts. -EAGAIN: not now, wait until the descriptor is writable.
 	 * -ENOTCONN: the other end is gone. Else -errno: the frame is refused. */
 	int (*send)(struct net_backend *b, u32 pair, const struct iovec *iov, u32 nr, u32 len);
 	/* Optional. The descriptor is writable and more_out is set: write on. 0 or -errno: the other end is gone. */

@@ -16,7 +16,7 @@ void *buf_grow(struct buf *b, size_t len)
 	u8 *at;
 
 	ASSERT(!__builtin_add_overflow(b->len, len, &need));
-	if (need > b->cap) {
+	if (need > b->cap || !b->data) {
 		size_t cap = MAX(need, b->cap * 2);
 		u8 *bigger = xzalloc(MAX(cap, 64));
 

@@ -1,6 +1,7 @@
 /* json.c: see json.h. */
 #include "vmm/base/json.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <json-c/json.h>
@@ -146,6 +147,38 @@ static int check_members(const char *name, const char *text, size_t len, struct 
 	return fail_at(name, text, (size_t)(key - text), what, e);
 }
 
+/* json-c takes a whole number that 64 bits do not hold for the nearest that they do. */
+static bool is_huge(const char *p, size_t len)
+{
+	const char *most = *p == '-' ? "-9223372036854775808" : "18446744073709551615"; /* 20 characters, both */
+
+	for (size_t i = *p == '-'; i < len; i++) {
+		if (!isdigit((unsigned char)p[i]))
+			return false; /* a fraction or an exponent: floating point */
+	}
+	return len > 20 || (len == 20 && memcmp(p, most, len) > 0);
+}
+
+static int check_numbers(const char *name, const char *text, size_t len, struct err *e)
+{
+	struct scan s = {text, text + len};
+
+	while (s.p < s.end) {
+		const char *start = s.p;
+
+		if (*s.p == '"') {
+			skip_string(&s);
+			continue;
+		}
+		while (s.p < s.end && (isdigit((unsigned char)*s.p) || strchr("+-.eE", *s.p)))
+			s.p++;
+		if (s.p > start && is_huge(start, (size_t)(s.p - start)))
+			return fail_at(name, text, (size_t)(start - text), "a whole number that 64 bits do not hold", e);
+		s.p += s.p == start;
+	}
+	return 0;
+}
+
 static int refuse_syntax(const char *name, const char *text, struct json_tokener *tok, struct err *e)
 {
 	enum json_tokener_error code = json_tokener_get_error(tok);
@@ -179,6 +212,8 @@ int json_parse(const char *name, const char *text, size_t len, struct json_objec
 		r = refuse_syntax(name, text, tok, e);
 	else
 		r = check_members(name, text, len, root, e);
+	if (r == 0)
+		r = check_numbers(name, text, len, e);
 	json_tokener_free(tok);
 	if (r < 0)
 		json_object_put(root);

@@ -1,11 +1,12 @@
 /*
- * i8042.c: the keyboard controller of a PC with a keyboard that has no keys. It is here for its reset line, which Linux pulls to reboot
- * (reboot=k), and so that a probing driver gets every answer at once instead of waiting out half a second for each that does not come.
- * Commands: IBM PS/2 Technical Reference, "Keyboard and Auxiliary Device Controller". There is no mouse port.
+ * i8042.c: the keyboard controller of a PC with a keyboard that nobody types on but the API (Ctrl-Alt-Del). It is here for its reset line,
+ * which Linux pulls to reboot (reboot=k), and so that a probing driver gets every answer at once instead of waiting out half a second for
+ * each that does not come. Commands: IBM PS/2 Technical Reference, "Keyboard and Auxiliary Device Controller". There is no mouse port.
  *
  *   port 0x60  read: output buffer         write: data of the pending command, else a byte for the keyboard
  *   port 0x64  read: status                write: command
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "vmm/vm.h"
@@ -57,6 +58,7 @@ struct i8042 {
 	struct device dev; /* first */
 	struct i8042_state s;
 	struct irq irq;
+	u64 read_count, write_count, reset_count, missed_read_count, missed_write_count; /* metrics */
 };
 
 static struct i8042 *to_i8042(struct device *dev)
@@ -102,6 +104,7 @@ static u8 pop(struct i8042 *k)
 static void reset_machine(struct i8042 *k)
 {
 	log_info(k->dev.vm->log, "the guest resets the machine through the keyboard controller");
+	counter_add(&k->reset_count, 1);
 	vm_end(k->dev.vm, VM_END_REBOOT);
 }
 
@@ -189,6 +192,7 @@ static void i8042_read(struct device *dev, u64 offset, void *data, u32 len)
 {
 	struct i8042 *k = to_i8042(dev);
 
+	counter_add(len == 1 ? &k->read_count : &k->missed_read_count, 1);
 	if (len != 1)
 		return;
 	if (offset == I8042_DATA)
@@ -202,6 +206,7 @@ static void i8042_write(struct device *dev, u64 offset, const void *data, u32 le
 	struct i8042 *k = to_i8042(dev);
 	u8 val = *(const u8 *)data, cmd = k->s.pending;
 
+	counter_add(len == 1 ? &k->write_count : &k->missed_write_count, 1);
 	if (len != 1 || (offset != I8042_DATA && offset != I8042_CTL))
 		return;
 	trace(dev->vm->trace, i8042_write, "port=%#x val=%#x", offset == I8042_CTL ? 0x64u : 0x60u, (unsigned int)val);
@@ -260,8 +265,43 @@ static int i8042_create(struct vm *vm, const struct device_class *cls, const voi
 	return 0;
 }
 
+/* Ctrl, Alt and Del go down and up again, in scan code set 2, which a controller without translation (CTR bit 6) passes on. The bytes are
+ * queued as a whole or not at all: half of them would leave a key pressed. */
+static int press_ctrl_alt_del(struct device *dev, const void *patch, struct err *e)
+{
+	static const u8 codes[] = {0x14, 0x11, 0xe0, 0x71, 0xe0, 0xf0, 0x71, 0xf0, 0x11, 0xf0, 0x14};
+	struct i8042 *k = to_i8042(dev);
+	int ret = 0;
+
+	(void)patch;
+	device_lock(dev);
+	if (sizeof(codes) > (size_t)(I8042_QUEUE_SIZE - k->s.count))
+		ret = err_set(e, -EBUSY, "the guest has not read the last keys yet; try again");
+	for (u32 i = 0; ret == 0 && i < sizeof(codes); i++)
+		push(k, codes[i]);
+	device_unlock(dev);
+	return ret;
+}
+
+static const struct device_op i8042_ops[] = {
+	{.path = "/ctrl-alt-del", .update = press_ctrl_alt_del, .help = "Presses Ctrl-Alt-Del."},
+	{.path = NULL},
+};
+
+#define COUNTER(name) \
+	{ \
+#name, offsetof(struct i8042, name) \
+	}
+static const struct counter_desc i8042_counters[] = {
+	COUNTER(read_count), COUNTER(write_count), COUNTER(reset_count), COUNTER(missed_read_count), COUNTER(missed_write_count), {NULL, 0},
+};
+
 const struct device_class i8042_class = {
 	.name = "i8042",
+	.metrics_group = "i8042",
+	.counters = i8042_counters,
+	.acpi_hid = "PNP0303",
+	.ops = i8042_ops,
 	.create = i8042_create,
 	.destroy = i8042_destroy,
 };

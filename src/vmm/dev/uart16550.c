@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "vmm/bucket.h"
 #include "vmm/chr.h"
 #include "vmm/config.h"
 #include "vmm/vm.h"
@@ -69,12 +70,16 @@ struct uart {
 	struct uart_state s;
 	struct chr *chr; /* owned */
 	struct irq irq;
-	bool irq_level; /* as last set */
-	bool rx_held;	/* chr has bytes that we refused */
+	bool irq_level;				   /* as last set */
+	bool rx_held;				   /* chr has bytes that we refused */
+	u64 missed_read_count, missed_write_count; /* accesses of another size: counters */
+	struct bucket limit;
+	u64 read_count, write_count, rate_limited; /* bytes: counters */
 };
 
 struct serial_cfg {
 	char *mode, *serial_out_path;
+	struct cfg_bucket *rate_limiter; /* of output, in bytes; NULL: none */
 };
 
 static struct uart *to_uart(struct device *dev)
@@ -168,6 +173,7 @@ static u32 uart_receive(void *opaque, const u8 *data, u32 len)
 			rx_push(&u->s, data[n++]);
 	}
 	u->rx_held = n < len;
+	__atomic_store_n(&u->read_count, u->read_count + n, __ATOMIC_RELAXED);
 	settle(u);
 	device_unlock(&u->dev);
 	return n;
@@ -185,13 +191,24 @@ static void loop_back(struct uart_state *s, u8 byte)
 	rx_push(s, byte);
 }
 
+/* A limited port loses what is too much: holding the transmitter back would stop a guest that prints with interrupts off. */
+static void send(struct uart *u, u8 byte)
+{
+	bool passes = !u->limit.size || bucket_take(&u->limit, 1, clock_host_ns());
+	u64 *counter = passes ? &u->write_count : &u->rate_limited;
+
+	if (passes)
+		chr_write(u->chr, &byte, 1);
+	__atomic_store_n(counter, *counter + 1, __ATOMIC_RELAXED);
+}
+
 /* chr never waits: what a slow reader does not take is queued there, and in the end dropped; the guest does not notice. */
 static void write_thr(struct uart *u, u8 byte)
 {
 	if (u->s.mcr & MCR_LOOP)
 		loop_back(&u->s, byte);
 	else
-		chr_write(u->chr, &byte, 1);
+		send(u, byte);
 	u->s.thre_pending = true;
 }
 
@@ -235,6 +252,7 @@ static void uart_write(struct device *dev, u64 offset, const void *data, u32 len
 	struct uart_state *s = &u->s;
 	u8 val = *(const u8 *)data;
 
+	counter_add(&u->missed_write_count, len != 1);
 	if (len != 1)
 		return;
 	s->polls = 0;
@@ -323,6 +341,7 @@ static void uart_read(struct device *dev, u64 offset, void *data, u32 len)
 {
 	struct uart *u = to_uart(dev);
 
+	counter_add(&u->missed_read_count, len != 1);
 	if (len != 1)
 		return;
 	if (offset != UART_LSR)
@@ -357,18 +376,18 @@ static void uart_destroy(struct device *dev)
 	free(u);
 }
 
-/* What chr_new is given: stdio, unless the configuration says otherwise. */
-static char *chr_spec(const struct serial_cfg *cfg)
+/* Standard input and output, unless the configuration says otherwise. */
+static struct chr *open_end(struct uart *u, const struct serial_cfg *cfg, struct err *e)
 {
 	if (cfg && cfg->serial_out_path)
-		return xasprintf("file:%s", cfg->serial_out_path);
-	return xstrdup(cfg && cfg->mode ? cfg->mode : "stdio");
+		return chr_new_output(u->dev.vm, cfg->serial_out_path, e);
+	return chr_new(u->dev.vm, cfg && cfg->mode ? cfg->mode : "stdio", uart_receive, u, e);
 }
 
 static int uart_create(struct vm *vm, const struct device_class *cls, const void *cfg, const struct dev_slot *slot, struct device **out,
 		       struct err *e)
 {
-	auto_free char *spec = chr_spec(cfg);
+	const struct serial_cfg *sc = cfg;
 	struct uart *u = xzalloc(sizeof(*u));
 	int ret;
 
@@ -376,7 +395,9 @@ static int uart_create(struct vm *vm, const struct device_class *cls, const void
 	u->s.msr = MSR_DCD | MSR_DSR | MSR_CTS;
 	if (slot->has_gsi)
 		irq_init_level(&u->irq, vm, slot->gsi);
-	u->chr = chr_new(vm, spec, uart_receive, u, e);
+	if (sc && sc->rate_limiter)
+		bucket_set(&u->limit, sc->rate_limiter, clock_host_ns());
+	u->chr = open_end(u, sc, e);
 	ret = u->chr ? uart_claim(u, e) : err_prefix(e, "serial port");
 	if (ret < 0) {
 		uart_destroy(&u->dev);
@@ -409,7 +430,17 @@ static const struct cfg_field serial_fields[] = {
 		.key = "serial_out_path",
 		.type = CFG_STR,
 		.offset = offsetof(struct serial_cfg, serial_out_path),
-		.help = "File or FIFO that takes the output of the serial port; the same as mode file:PATH.",
+		.min = 1,
+		.max = 4095,
+		.expected = "a path of 1 to 4095 bytes",
+		.help = "File or FIFO that takes the output of the serial port; it is made when missing, and not emptied.",
+	},
+	{
+		.key = "rate_limiter",
+		.type = CFG_OBJ,
+		.offset = offsetof(struct serial_cfg, rate_limiter),
+		.sub = &bucket_table,
+		.help = "Limit of the output in bytes; what is more is lost, and counted as uart.rate_limiter_dropped_bytes.",
 	},
 };
 
@@ -428,12 +459,23 @@ static const struct cfg_flag serial_flag = {
 	.help = "Where the serial port (ttyS0) ends.",
 };
 
+static const struct counter_desc uart_counters[] = {
+	{"read_count", offsetof(struct uart, read_count)},
+	{"write_count", offsetof(struct uart, write_count)},
+	{"missed_read_count", offsetof(struct uart, missed_read_count)},
+	{"missed_write_count", offsetof(struct uart, missed_write_count)},
+	{"rate_limiter_dropped_bytes", offsetof(struct uart, rate_limited)},
+	{NULL, 0},
+};
+
 const struct device_class uart16550_class = {
 	.name = "uart16550",
 	.section = "serial",
 	.config = &serial_table,
 	.flag = &serial_flag,
 	.check = serial_check,
+	.metrics_group = "uart",
+	.counters = uart_counters,
 	.acpi_hid = "PNP0501",
 	.create = uart_create,
 	.destroy = uart_destroy,

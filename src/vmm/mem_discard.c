@@ -1,0 +1,99 @@
+/*
+ * mem_discard.c: giving guest memory back to the host; see mem.h.
+ *
+ * The pages are punched out of the memfd, so they are gone for whoever maps it. Where a boot image lies over the RAM its private mapping
+ * goes too: dropping only its pages (MADV_DONTNEED) would show the file again.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "vmm/mem.h"
+
+/* Each piece taken out of an image can cost two mappings, of which a process has 65,530; a guest that gives up every other page of a large
+ * initrd shall not use them up. */
+#define MAX_UNCOVERED 8192u
+
+static bool is_gone(const struct mem_image *img, u64 page)
+{
+	return img->gone[page / 64] >> page % 64 & 1;
+}
+
+/* Takes pages [first, end) of the image away. Beyond MAX_UNCOVERED, or when the host refuses, they are only cleared: no memory comes back
+ * of these, but the guest cannot tell. The address stays mapped throughout. ctx: image_lock held */
+static void uncover(struct mem *m, struct mem_image *img, const struct mem_region *r, u64 first, u64 end)
+{
+	u64 offset = img->gpa - r->gpa + first * MEM_PAGE_SIZE, len = (end - first) * MEM_PAGE_SIZE;
+	int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED;
+
+	if (m->nr_uncovered == MAX_UNCOVERED ||
+	    mmap(r->hva + offset, len, PROT_READ | PROT_WRITE, flags, m->fd, (off_t)(r->fd_offset + offset)) == MAP_FAILED) {
+		memset(r->hva + offset, 0, len);
+		return;
+	}
+	madvise(r->hva + offset, len, MADV_DONTDUMP);
+	m->nr_uncovered++;
+	for (u64 page = first; page < end; page++)
+		img->gone[page / 64] |= BIT(page % 64);
+}
+
+/* What images have of [gpa, end). An image lies in one region, with whole pages. ctx: image_lock held */
+static void uncover_range(struct mem *m, const struct mem_region *r, u64 gpa, u64 end)
+{
+	for (u32 i = 0; i < m->nr_images; i++) {
+		struct mem_image *img = &m->images[i];
+		u64 lo = MAX(gpa, img->gpa), hi = MIN(end, img->gpa + img->len), page, last, run;
+
+		if (lo >= hi)
+			continue;
+		last = (hi - img->gpa) / MEM_PAGE_SIZE;
+		for (page = (lo - img->gpa) / MEM_PAGE_SIZE; page < last; page = run) {
+			for (run = page; run < last && !is_gone(img, run);)
+				run++;
+			if (run > page)
+				uncover(m, img, r, page, run);
+			else
+				run++;
+		}
+	}
+}
+
+/* The part of [gpa, end) that lies in the region. */
+static int discard_in(struct mem *m, const struct mem_region *r, u64 gpa, u64 end, struct err *e)
+{
+	u64 unit = m->huge == MEM_HUGE_2M ? 2 * MIB : MEM_PAGE_SIZE, lo, hi;
+
+	lo = ALIGN_UP(gpa - r->gpa, unit);
+	hi = ALIGN_DOWN(end - r->gpa, unit);
+	if (lo >= hi)
+		return 0;
+	pthread_mutex_lock(&m->image_lock);
+	uncover_range(m, r, r->gpa + lo, r->gpa + hi);
+	pthread_mutex_unlock(&m->image_lock);
+	if (fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(r->fd_offset + lo), (off_t)(hi - lo)) < 0)
+		return err_errno(e, "the host does not take guest memory back");
+	if (m->on_write)
+		m->on_write(m->on_write_opaque, r->gpa + lo, hi - lo);
+	return 0;
+}
+
+int mem_discard(struct mem *m, u64 gpa, u64 len, struct err *e)
+{
+	const struct mem_region *r;
+	u64 end, at;
+	int ret = 0;
+
+	if (__builtin_add_overflow(gpa, len, &end) || gpa % MEM_PAGE_SIZE || len % MEM_PAGE_SIZE)
+		return err_set(e, -EFAULT, "not whole pages of guest memory");
+	for (at = gpa; at < end; at = r->gpa + r->size) {
+		r = mem_find(m, at, 1);
+		if (!r || r->file)
+			return err_set(e, -EFAULT, "outside of guest memory");
+	}
+	for (at = gpa; at < end && ret == 0; at = r->gpa + r->size) {
+		r = mem_find(m, at, 1);
+		ret = discard_in(m, r, at, MIN(end, r->gpa + r->size), e);
+	}
+	return ret;
+}
