@@ -8,6 +8,7 @@
 #include <linux/virtio_balloon.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_mem.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -579,6 +580,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	static struct rig r; /* large */
 	struct input in = {data, data + size};
 
+	signal(SIGPIPE, SIG_IGN); /* as husk does */
 	no_files_begin();
 	make(&r, &kinds[take(&in, 1) % ARRAY_SIZE(kinds)]);
 	bring_up(&r, take(&in, 1) & 1 ? FDRV_ALL_FEATURES : ~FDRV_PACKED);

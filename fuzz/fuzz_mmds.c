@@ -165,7 +165,9 @@ static void fuzz_frames(struct mmds *m, struct input *in)
 	for (u32 i = 0; i < MAX_OPS && left(in); i++) {
 		struct iovec out = {.iov_base = frame, .iov_len = make_frame(in, frame)}, into = {.iov_base = got, .iov_len = sizeof(got)};
 
-		ASSERT(b->ops->send(b, 0, &out, 1, (u32)out.iov_len) == 0);
+		int sent = b->ops->send(b, 0, &out, 1, (u32)out.iov_len);
+
+		ASSERT(sent == 0 || sent == 1); /* taken, by the network or by husk */
 		while (take(in, 1) & 1) {
 			ssize_t n = b->ops->recv(b, 0, &into, 1);
 

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -78,19 +79,24 @@ class Target:
         return [f"-dict={self.folder}/words.dict"] if text else []
 
     def search(self, husk):
-        before = cpu_of_children()
-        seconds = max(1, min(SLICE, round(SECONDS - self.state["cpu"])))
-        code = self.run(f"-max_total_time={seconds}", f"-max_len={MAX_LEN.get(self.name, 600)}", *self.dictionary(husk),
-                        "-print_final_stats=1", f"-artifact_prefix={self.folder}/", self.corpus, FUZZ / "corpus" / self.name)
+        before, code = cpu_of_children(), 0
+        seconds = max(10, min(SLICE, round(SECONDS - self.state["cpu"])))
+        try:
+            code = self.run(f"-max_total_time={seconds}", f"-max_len={MAX_LEN.get(self.name, 600)}", *self.dictionary(husk),
+                            "-print_final_stats=1", f"-artifact_prefix={self.folder}/", self.corpus, FUZZ / "corpus" / self.name)
+        finally:
+            self.account(cpu_of_children() - before)
+        if code != 0:
+            self.failure = (self.crashes() or [f"{self.folder}/log (exit {code})"])[-1]
+
+    def account(self, cpu):
         text = (self.folder / "log").read_text(errors="replace")
         execs = re.findall(r"number_of_executed_units: (\d+)", text)
         coverage = re.findall(r"cov: (\d+)", text)
-        self.state["cpu"] += cpu_of_children() - before
+        self.state["cpu"] += cpu
         self.state["execs"] += int(execs[-1]) if execs else 0
         self.state["coverage"] = int(coverage[-1]) if coverage else self.state["coverage"]
         self.state_file.write_text(json.dumps(self.state))
-        if code != 0:
-            self.failure = (self.crashes() or [f"{self.folder}/log (exit {code})"])[-1]
 
     def line(self):
         cpu, execs = self.state["cpu"], self.state["execs"]
@@ -108,6 +114,10 @@ def write_junit(path, targets):
     ET.ElementTree(suite).write(path)
 
 
+def stop(number, frame):
+    raise KeyboardInterrupt  # ends the search that runs, too
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=FUZZ.parent / "build-asan", help="build folder with the libFuzzer programs")
@@ -120,6 +130,8 @@ def main():
     if missing or not names:
         sys.exit(f"no libFuzzer program in {build}/fuzz for: {', '.join(missing) or opts.word} (clang, libclang-rt-14-dev, -Dfuzz=true)")
     os.nice(19)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     targets = [Target(n, build) for n in names]
     try:
         for t in targets:

@@ -163,7 +163,7 @@ static int add_hw(struct gdb *g, u32 type, u64 gva, u64 len)
 	for (u32 i = 0; i < DEBUG_MAX_HW; i++) {
 		if (g->hw[i].len)
 			continue;
-		g->hw[i] = (struct debug_hw){.addr = gva, .len = (u8)len, .kind = kind_of(type)};
+		g->hw[i] = (struct debug_hw){.addr = gva, .len = (u8)len, .kind = (u8)kind_of(type)};
 		g->hw_type[i] = (u8)type;
 		return 0;
 	}

@@ -104,7 +104,7 @@ static void echo_kick(struct virtio_dev *vdev, u16 index)
 	struct echo_dev *echo = container_of(vdev, struct echo_dev, vdev);
 	struct virtq *q = &vdev->queues[index];
 
-	echo->kicks++;
+	__atomic_add_fetch(&echo->kicks, 1, __ATOMIC_RELAXED); /* the test thread looks at it */
 	if (echo->nr_held && echo->held_q != q)
 		return; /* requests of one queue at a time are held */
 	echo->held_q = q;

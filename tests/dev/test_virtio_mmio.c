@@ -22,6 +22,11 @@ struct bench {
 	struct echo_dev *echo;
 };
 
+static u32 kicks_of(const struct bench *b)
+{
+	return __atomic_load_n(&b->echo->kicks, __ATOMIC_RELAXED);
+}
+
 /* A VM with an echo device that no driver has touched yet. */
 static struct bench *bench_new(const struct echo_cfg *cfg, u32 vm_flags)
 {
@@ -246,7 +251,7 @@ static void only_a_reset_helps_a_broken_device(void **state)
 	virtio_broken(&b->echo->vdev, "reported once");
 	device_unlock(b->d.dev);
 	fdrv_sync(d);
-	kicks = b->echo->kicks;
+	kicks = kicks_of(b);
 	assert_int_equal(status(d), S_DRIVER_OK | VIRTIO_S_NEEDS_RESET);
 	assert_int_equal(fdrv_edges(d), 1);
 	assert_int_equal(fdrv_isr(d), VIRTIO_ISR_CONFIG);
@@ -255,7 +260,7 @@ static void only_a_reset_helps_a_broken_device(void **state)
 	fdrv_notify(d, 0);
 	fdrv_sync(d);
 	assert_int_equal(status(d), S_DRIVER_OK | VIRTIO_S_NEEDS_RESET);
-	assert_int_equal(b->echo->kicks, kicks);
+	assert_int_equal(kicks_of(b), kicks);
 	check_works(up(b));
 }
 
@@ -314,13 +319,13 @@ static void a_stopped_queue_yields_nothing(void **state)
 	u32 kicks;
 
 	fdrv_sync(d);
-	kicks = b->echo->kicks;
+	kicks = kicks_of(b);
 	fdrv_write(d, MMIO_QUEUE_SEL, 0);
 	fdrv_write(d, MMIO_QUEUE_READY, 0);
 	add_one(d, 0);
 	fdrv_notify(d, 0);
 	fdrv_sync(d);
-	assert_int_equal(b->echo->kicks, kicks);
+	assert_int_equal(kicks_of(b), kicks);
 	check_works(d); /* the other queue */
 }
 
@@ -359,7 +364,7 @@ static void buffers_from_before_driver_ok_are_seen(void **state)
 	add_one(&b->d, 0);
 	fdrv_notify(&b->d, 0); /* too early, by the letter */
 	fdrv_sync(&b->d);
-	assert_int_equal(b->echo->kicks, 0);
+	assert_int_equal(kicks_of(b), 0);
 	assert_true(fdrv_driver_ok(&b->d));
 	assert_true(fdrv_wait_used(&b->d, 0, NULL, NULL, TIMEOUT_MS));
 }

@@ -21,7 +21,7 @@ KERNELS = ["6.1", "6.12"]
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_kernel_boots_with_all_cpus_online(local_guest, kernel, cpus):
     out = local_guest.script("echo cpus=$(nproc) online=$(cat /sys/devices/system/cpu/online); uname -r; "
-                             "! dmesg | grep -E 'BUG:|WARNING:|Oops|rcu.*stall|unchecked MSR|Unknown NMI'; echo quiet=yes", kernel=kernel, cpus=cpus)
+                             "if dmesg | grep -E 'BUG:|WARNING:|Oops|rcu.*stall|unchecked MSR|Unknown NMI'; then exit 1; fi; echo quiet=yes", kernel=kernel, cpus=cpus)
     assert f"cpus={cpus} online={'0' if cpus == 1 else f'0-{cpus - 1}'}" in out
     assert re.search(rf"^{re.escape(kernel)}\.", out, re.M)
     assert "quiet=yes" in out

@@ -567,7 +567,8 @@ static void bits_are_taken_away_and_names_are_given(void **state)
 	assert_int_equal(apply_bits(&caps, "7", "0b0", "ebx", "0b1xxx", &e), 0);
 	/* Leaves that are not there read as zeros: there is nothing to take away. */
 	assert_int_equal(apply_bits(&caps, "0x1d", "1", "eax", "0b00000000000000000000000000000000", &e), 0);
-	assert_int_equal(apply_bits(&caps, "0x1", "7", "eax", "0b0", &e), 0);
+	assert_int_equal(apply_bits(&caps, "0x1", "7", "eax", "0b0xxx", &e), 0);
+	assert_int_equal(get(&caps, 1, 0).eax, 0x806f8);
 }
 
 static void what_the_processor_does_not_have_is_refused_by_leaf_register_and_bit(void **state)

@@ -89,7 +89,8 @@ extern const u8 decode_sizes_imm[3][S_VEC];
 void decode_set_effects(struct dec *d);
 void decode_set_shift_flags(struct x86_insn *in, u32 class);
 struct decode_flag_effect {
-	u16 read, write, kill, zero;
+	u16 read, write, kill;
+	u16 zero; /* 8 bytes in all, as in struct x86_insn */
 };
 struct decode_masks {
 	u16 read, write;
