@@ -121,7 +121,7 @@ def test_gdb_debugs_a_kernel(start, symbols, tmp_path, cpus):
     assert re.search(r"#0 .*do_sys_openat2 \(\)\n#1 .*(__x64_sys_openat|do_sys_open|__se_sys_openat)", gdb.do("bt")), gdb.do("bt")
     at = gdb.number("$pc")
     assert re.search(rf"=> {at:#x} <do_sys_openat2(\+\d+)?>:\t(nop|endbr64|call)", gdb.do("x/i $pc")), gdb.do("x/i $pc")
-    assert re.search(r'"/?[\w./-]+"', gdb.do("x/s $rsi")), "the name of a file"
+    assert re.search(r'"/?[\w./+-]+"', gdb.do("x/s $rsi")), "the name of a file"
     for _ in range(20):
         gdb.do("stepi")
     assert gdb.number("$pc") != at
