@@ -1,6 +1,7 @@
 /* kvm_x86.c: what x86-64 adds to a KVM VM: reserved pages, interrupt chips, CPUID that KVM can show, and the dump of a dead vCPU. */
 #include "kvm/kvm_x86.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -209,6 +210,21 @@ static int compare_leaves(const void *pa, const void *pb)
 	return a->subleaf < b->subleaf ? -1 : a->subleaf > b->subleaf;
 }
 
+/* The processor's name: KVM leaves it to its user, and without it a guest shows numbers. */
+static int add_name(struct x86_cpuid_table *t, struct err *e)
+{
+	for (u32 leaf = 0x80000002; leaf <= 0x80000004; leaf++) {
+		struct x86_cpuid c = {.leaf = leaf};
+
+		if (x86_cpuid_find(t, leaf, 0) || !__get_cpuid(leaf, &c.eax, &c.ebx, &c.ecx, &c.edx))
+			continue;
+		if (t->nr == X86_CPUID_MAX)
+			return err_set(e, -E2BIG, "KVM supports more than %u CPUID leaves", X86_CPUID_MAX);
+		t->e[t->nr++] = c;
+	}
+	return 0;
+}
+
 static int supported_cpuid(const struct kvm_vm *kv, struct x86_cpuid_table *t, struct err *e)
 {
 	auto_free struct kvm_cpuid2 *k = xzalloc(sizeof(*k) + MAX_KVM_CPUID * sizeof(k->entries[0]));
@@ -234,6 +250,8 @@ static int supported_cpuid(const struct kvm_vm *kv, struct x86_cpuid_table *t, s
 			.edx = c->edx,
 		};
 	}
+	if (add_name(t, e) < 0)
+		return -E2BIG;
 	qsort(t->e, t->nr, sizeof(t->e[0]), compare_leaves);
 	return 0;
 }
