@@ -62,7 +62,6 @@ bool lockstep_can(u32 op)
 	case OP_LOOP:
 	case OP_RET:
 	case OP_NOP:
-	case OP_PAUSE:
 	case OP_ENDBR:
 	case OP_PREFETCH:
 	case OP_LFENCE:

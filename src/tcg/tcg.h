@@ -186,6 +186,8 @@ struct tcg_cpu {
 	bool triple_fault; /* sys_triple: the VM is to be reset: vcpu_run returns VCPU_SHUTDOWN */
 	void *jmp[5];	   /* __builtin_setjmp of the run loop */
 	u64 insn_count;	   /* instructions interpreted; a counter */
+	u64 pauses_tsc;	   /* when nr_pauses last was a whole number of waits: interp.c */
+	u32 nr_pauses;
 
 	void (*before_trace)(struct tcg_cpu *); /* saves the vector state, which printing would destroy; NULL: no event is on */
 	struct vcpu *v;
@@ -275,6 +277,14 @@ struct tcg_vm {
 			trace((c)->t->vm->trace, event, "vcpu=%u " fmt, (c)->v->index, ##__VA_ARGS__); \
 		} \
 	} while (0)
+
+/* Lets other threads of the host run; for lean code. */
+static inline void tcg_yield(void)
+{
+	long ret;
+
+	__asm__ volatile("syscall" : "=a"(ret) : "a"(24 /* sched_yield */) : "rcx", "r11", "memory");
+}
 
 static inline struct tcg_cpu *tcg_cpu_of(struct vcpu *v)
 {

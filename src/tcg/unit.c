@@ -8,20 +8,13 @@
 
 /* ---- lock: short sections, mostly one vCPU at a time; spins, then lets others run ---- */
 
-static void yield(void)
-{
-	long ret;
-
-	__asm__ volatile("syscall" : "=a"(ret) : "a"(24 /* sched_yield */) : "rcx", "r11", "memory");
-}
-
 void code_lock(struct tcg_code *k)
 {
 	for (u32 n = 0; __atomic_exchange_n(&k->lock, 1, __ATOMIC_ACQUIRE); n++) {
 		while (__atomic_load_n(&k->lock, __ATOMIC_RELAXED)) {
 			__builtin_ia32_pause();
 			if (++n > 200)
-				yield();
+				tcg_yield();
 		}
 	}
 }

@@ -126,6 +126,26 @@ static void check_features(struct tcg_cpu *c, const struct x86_insn *insn)
 			tcg_raise(c, X86_UD);
 }
 
+/* A guest that spins waits for another vCPU, whose thread may not be running, so that spinning takes from it what it wants: as KVM does
+ * on PAUSE exits, others get the processor. Many in a short time: a wait that is over soon has few. */
+#define PAUSES	    128u
+#define PAUSE_TICKS 100000u
+
+static void pause_insn(struct tcg_cpu *c)
+{
+	u64 now;
+
+	asm volatile("pause");
+	if (++c->nr_pauses % PAUSES)
+		return;
+	now = __builtin_ia32_rdtsc();
+	if (now - c->pauses_tsc < PAUSE_TICKS) {
+		tcg_yield();
+		now = __builtin_ia32_rdtsc();
+	}
+	c->pauses_tsc = now;
+}
+
 /* Nothing to see, but for the order of memory accesses and, with CLFLUSH, faults of a load. */
 static void nothing(struct tcg_cpu *c, const struct x86_insn *insn)
 {
@@ -135,7 +155,7 @@ static void nothing(struct tcg_cpu *c, const struct x86_insn *insn)
 			mmu_probe(c, interp_ea(c, insn, 1, false), 1, MMU_READ, tcg_data_mode(c));
 		break;
 	case OP_PAUSE:
-		asm volatile("pause");
+		pause_insn(c);
 		break;
 	case OP_LFENCE:
 		asm volatile("lfence" ::: "memory");

@@ -418,7 +418,6 @@ static bool may_appear(const struct x86_insn *in)
 	case OP_JCC:
 	case OP_JRCXZ:
 	case OP_CALL:
-	case OP_PAUSE:
 	case OP_LFENCE:
 	case OP_SFENCE:
 	case OP_MFENCE:

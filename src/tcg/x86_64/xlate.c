@@ -140,7 +140,6 @@ static bool can_translate(const struct xlate *x, const struct x86_insn *in)
 	if (is_usual(in))
 		return true;
 	switch (in->op) {
-	case OP_PAUSE:
 	case OP_LFENCE:
 	case OP_MFENCE:
 	case OP_SFENCE:
@@ -310,9 +309,6 @@ static bool emit_insn(struct xlate *x, const struct x86_insn *in)
 	if (traits & TRAIT_EMPTY)
 		return true;
 	switch (in->op) {
-	case OP_PAUSE:
-		e8(&x->e, 0xf3), e8(&x->e, 0x90);
-		return true;
 	case OP_LFENCE:
 	case OP_MFENCE:
 	case OP_SFENCE:
