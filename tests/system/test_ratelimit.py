@@ -88,9 +88,9 @@ def test_what_a_guest_sends_is_limited(local_guest, tmp_path, tap):
         local_guest.script(NET_UP + f"dd if=/dev/zero bs=64k count={rate * SECONDS >> 16} 2>/dev/null | "
                            f"nc 172.31.77.1 {listener.getsockname()[1]}", vm)
         thread.join(10)
-    # Frames have headers: up to 66 bytes on 1,448.
+    # Headers are 66 bytes on each frame of up to 64 KiB.
     assert sum(n for _, n in got) == rate * SECONDS
-    assert SECONDS * 0.95 < got[-1][0] - got[0][0] < SECONDS * (1 + 66 / 1448) * 1.05
+    assert got[-1][0] - got[0][0] == pytest.approx(SECONDS, rel=0.05)
 
 
 def test_what_a_guest_receives_is_limited(local_guest, tmp_path, tap):
@@ -102,14 +102,40 @@ def test_what_a_guest_receives_is_limited(local_guest, tmp_path, tap):
         def send():
             conn, _ = listener.accept()
             with conn:
+                # Always a queue in the tap: BBR, the default of some hosts, lets it run empty now and then to measure the path.
+                conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
                 conn.sendall(bytes(rate * SECONDS))
 
         threading.Thread(target=send, daemon=True).start()
         out = local_guest.script(NET_UP + timed("took", f"nc 172.31.77.1 {listener.getsockname()[1]} </dev/null >/tmp/got") +
                                  "echo got $(wc -c </tmp/got)\n", vm)
     assert f"got {rate * SECONDS}" in out
-    # What the limit holds back piles up in the tap; TCP finds its speed around that, a little below.
-    assert SECONDS * 0.95 < seconds(out, "took") < SECONDS * 1.2
+    # Headers are 66 bytes on each frame of up to 64 KiB.
+    assert seconds(out, "took") == pytest.approx(SECONDS, rel=0.05)
+
+
+def test_what_a_guest_receives_is_limited_however_much_comes(local_guest, tmp_path, tap):
+    """Datagrams at many times the limit, which are dropped before the guest: what its interface counts in ten seconds."""
+    rate, stop = 1 << 20, threading.Event()
+    vm = config(tmp_path / "vm.json", **{"network-interfaces": [
+        {"iface_id": "n", "host_dev_name": tap, "rx_rate_limiter": {"bandwidth": bucket(rate)}}]})
+
+    def flood():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            while not stop.wait(0.002):
+                for _ in range(8):
+                    s.sendto(bytes(1400), ("172.31.77.2", 9))
+
+    thread = threading.Thread(target=flood, daemon=True)
+    thread.start()
+    try:
+        sample = "read {0} _ </proc/uptime; read {0}n </sys/class/net/eth0/statistics/rx_bytes; "
+        out = local_guest.script(NET_UP + "sleep 2; " + sample.format("a") + f"sleep {SECONDS}; " + sample.format("b") + "echo took $a $b $an $bn\n", vm)
+    finally:
+        stop.set()
+        thread.join()
+    a, b, first, last = map(float, re.search(r"^took (\S+) (\S+) (\d+) (\d+)$", out, re.M).groups())
+    assert (last - first) / (b - a) == pytest.approx(rate, rel=0.05)
 
 
 def test_the_entropy_device_is_limited(local_guest, tmp_path):
