@@ -63,6 +63,8 @@ int timer_start(struct tcg_host *h, struct err *e)
 	if (h->epoll_fd < 0 || h->stop_fd < 0)
 		return err_errno(e, "cannot make the descriptors of the timer thread");
 	ret = watch(h, h->stop_fd, STOP, e);
+	if (ret == 0 && sandbox_is_open(h->t.vm->sandbox))
+		ret = sandbox_make_filter(h->t.vm->sandbox, SANDBOX_TIMER, e);
 	if (ret < 0)
 		return ret;
 	sigfillset(&all);

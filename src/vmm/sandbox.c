@@ -112,6 +112,11 @@ static int make_filter(struct sandbox *sb, enum sandbox_thread kind, const struc
 	return sandbox_compile(needs, n, &sb->filters[kind], e);
 }
 
+int sandbox_make_filter(struct sandbox *sb, enum sandbox_thread kind, struct err *e)
+{
+	return make_filter(sb, kind, NULL, 0, e);
+}
+
 int sandbox_init(struct sandbox *sb, struct log *log, bool seccomp, bool api, struct err *e)
 {
 	int ret;
@@ -131,10 +136,6 @@ int sandbox_init(struct sandbox *sb, struct log *log, bool seccomp, bool api, st
 	sandbox_catch_faults(sb);
 	if (ret == 0 && api)
 		ret = make_filter(sb, SANDBOX_API, NULL, 0, e);
-	if (ret == 0)
-		ret = make_filter(sb, SANDBOX_DISK, NULL, 0, e);
-	if (ret == 0)
-		ret = make_filter(sb, SANDBOX_TIMER, NULL, 0, e);
 	if (ret < 0)
 		sandbox_fini(sb);
 	return ret;

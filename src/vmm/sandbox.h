@@ -55,10 +55,14 @@ struct sandbox {
 	u32 nr_dirs;
 };
 
-/* Makes the filters of threads that start before the VM is complete. seccomp false: no filters, all the rest. -ENOSYS: this kernel has no
- * filters. In a build with sanitizers there is no sandbox: they make calls of their own; says so. ctx: main, before the first thread */
+/* Makes the filter of the API's thread, which starts before the VM is complete. seccomp false: no filters, all the rest. -ENOSYS: this
+ * kernel has no filters. In a build with sanitizers there is no sandbox: they make calls of their own; says so. ctx: main, before the first
+ * thread */
 int sandbox_init(struct sandbox *sb, struct log *log, bool seccomp, bool api, struct err *e) MUST_CHECK;
 void sandbox_fini(struct sandbox *sb); /* accepts zeroed */
+/* Makes the filter of a kind that not every VM has (DISK, TIMER), unless it is there, before the first thread of it starts: each takes half
+ * a million instructions. ctx: main, while sandbox_is_open */
+int sandbox_make_filter(struct sandbox *sb, enum sandbox_thread kind, struct err *e) MUST_CHECK;
 /* This path, a socket that husk made, is to be removed at the end. sb NULL: nothing to do. ctx: main, before sandbox_close_vm */
 void sandbox_will_remove(struct sandbox *sb, const char *path);
 /* A thread that the caller starts now has to confine itself (sandbox_enter); false when it inherits the caller's confinement. Accepts NULL.

@@ -145,13 +145,17 @@ int blk_sync_start(struct blk_file *f, struct err *e)
 	struct blk_worker *w = &f->worker;
 	sigset_t all, old;
 	pthread_attr_t attr;
-	int ret;
+	int ret = 0;
 
+	w->confine = sandbox_is_open(f->p.sandbox);
+	if (w->confine)
+		ret = sandbox_make_filter(f->p.sandbox, SANDBOX_DISK, e);
+	if (ret < 0)
+		return ret;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->cond, NULL);
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, WORKER_STACK);
-	w->confine = sandbox_is_open(f->p.sandbox);
 	/* Signals are for the threads that wait for them. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
