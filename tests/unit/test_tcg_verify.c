@@ -34,14 +34,14 @@ struct made {
 static void begin(struct made *m)
 {
 	memset(buffer, 0, sizeof(buffer));
-	*m = (struct made){.e = {.start = buffer, .p = buffer + UNIT_AT, .end = buffer + sizeof(buffer), .rx = buffer}, .nr_exits = 1};
+	*m = (struct made){.e = {.start = buffer, .p = buffer + UNIT_AT}, .nr_exits = 1};
 }
 
 static void leave(struct made *m)
 {
 	e_mov_imm(&m->e, T0, UNIT_NR);
 	e_mov_imm(&m->e, T2, LEAVE_INTERP);
-	e_call(&m->e, buffer + code.leave_unit);
+	e_call_off(&m->e, code.leave_unit);
 }
 
 static const char *check(const struct made *m)
@@ -124,7 +124,7 @@ static void emit_check(struct made *m, struct access a)
 	if (a.pair)
 		e_mov(e, T0, reg);
 	e_mov_imm(e, T2, desc);
-	e_call(e, buffer + (a.live ? code.slow_live : code.slow_dead));
+	e_call_off(e, (a.live ? code.slow_live : code.slow_dead));
 	e_jmp(e, begin);
 	e_patch(over, e->p);
 }
@@ -182,9 +182,9 @@ static void ways_out_pass(void **state)
 	e8(&m.e, 0x9c), e8(&m.e, 0x41), e8(&m.e, 0x5b); /* pushf; pop r11 */
 	e_mov_imm(&m.e, T0, 0x123456789abc);
 	e_mov_imm(&m.e, T2, 3);
-	e_call(&m.e, buffer + code.callout);
+	e_call_off(&m.e, code.callout);
 	e_mov_imm(&m.e, T2, LEAVE_EXIT | FIRST_EXIT << 8);
-	e_call(&m.e, buffer + code.leave);
+	e_call_off(&m.e, code.leave);
 	e_patch(stub, m.e.p);
 	e_mov(&m.e, T0, H_RAX);
 	e_pext(&m.e, T1, T0, EENV(offsetof(struct tcg_cpu, k_jump_mask)));
@@ -192,7 +192,7 @@ static void ways_out_pass(void **state)
 	e_load(&m.e, T2, EMEMX(H_RSP, T1, 8, offsetof(struct tcg_cpu, k_jump)));
 	e_lea(&m.e, T2, EMEMX(T2, T0, 1, 0));
 	e_jrcxz(&m.e, 5);
-	e_call(&m.e, buffer + code.leave_lookup);
+	e_call_off(&m.e, code.leave_lookup);
 	e_op_mem(&m.e, 0, 0xff, 4, EMEMX(H_RSP, T1, 8, offsetof(struct tcg_cpu, k_jump) + 8));
 	expect_good(&m);
 	m.mode = TCG_MODE_USER;
@@ -407,24 +407,24 @@ static void wrong_ways_out_are_refused(void **state)
 	(void)state;
 	begin(&m);
 	e_mov_imm(&m.e, T2, LEAVE_EXIT | (FIRST_EXIT + 1) << 8);
-	e_call(&m.e, buffer + code.leave);
+	e_call_off(&m.e, code.leave);
 	expect_bad(&m, "another unit's exit");
 	begin(&m);
 	e_mov_imm(&m.e, T0, UNIT_NR + 1);
 	e_mov_imm(&m.e, T2, LEAVE_INTERP);
-	e_call(&m.e, buffer + code.leave_unit);
+	e_call_off(&m.e, code.leave_unit);
 	expect_bad(&m, "another unit's name");
 	begin(&m);
-	e_call(&m.e, buffer + code.leave);
+	e_call_off(&m.e, code.leave);
 	expect_bad(&m, "no known reason");
 	begin(&m);
 	e_mov(&m.e, T2, H_RAX);
-	e_call(&m.e, buffer + code.slow_dead);
+	e_call_off(&m.e, code.slow_dead);
 	leave(&m);
 	expect_bad(&m, "without a description");
 	begin(&m);
 	e_mov_imm(&m.e, T2, 0x188);
-	e_call(&m.e, buffer + code.slow_dead);
+	e_call_off(&m.e, code.slow_dead);
 	leave(&m);
 	expect_bad(&m, "another kind of access");
 	begin(&m);
@@ -432,7 +432,7 @@ static void wrong_ways_out_are_refused(void **state)
 	expect_bad(&m, "end is open");
 	begin(&m);
 	e_mov(&m.e, T2, H_RAX);
-	e_call(&m.e, buffer + code.callout);
+	e_call_off(&m.e, code.callout);
 	leave(&m);
 	expect_bad(&m, "without an instruction");
 }
@@ -454,7 +454,7 @@ static void jumps_without_a_hit_are_refused(void **state)
 		e_lea(&m.e, T2, EMEMX(T2, T0, 1, 0));
 		e_jrcxz(&m.e, i == 0 ? 0 : 5);
 		if (i)
-			e_call(&m.e, buffer + code.leave_lookup);
+			e_call_off(&m.e, code.leave_lookup);
 		if (i == 2)
 			e_lea(&m.e, T1, EMEMX(T1, T1, 1, 0));
 		e_op_mem(&m.e, 0, 0xff, 4, EMEMX(H_RSP, T1, 8, offsetof(struct tcg_cpu, k_jump) + 8));

@@ -11,10 +11,10 @@
 
 enum { H_RAX, H_RCX, H_RDX, H_RBX, H_RSP, H_RBP, H_RSI, H_RDI, H_R8, H_R9, H_R10, H_R11, H_R12, H_R13, H_R14, H_R15 };
 
-/* Where bytes go: `rw` is written, `rx` is where they will run. */
+/* Where bytes go. */
 struct emit {
-	u8 *start, *p, *end; /* writable; end leaves room for the longest template */
-	u8 *rx;		     /* where start will run */
+	u8 *start, *p; /* a buffer, and how far it is filled; room for the longest template is the caller's business */
+	u32 base;      /* where start will be in the code buffer: displacements in the code have no other addresses */
 };
 
 static inline void e8(struct emit *e, u32 v)
@@ -51,9 +51,14 @@ static inline void e_bytes(struct emit *e, u32 n, u64 v)
 	st_le64(e->p, v);
 	e->p += n;
 }
+/* Place in the code buffer */
+static inline u32 e_off_of(const struct emit *e, const u8 *p)
+{
+	return e->base + (u32)(p - e->start);
+}
 static inline u32 e_off(const struct emit *e)
 {
-	return (u32)(e->p - e->start);
+	return e_off_of(e, e->p);
 }
 
 /* A memory operand [base + index * scale + disp]; index H_RSP: none. */
@@ -153,7 +158,7 @@ static inline void e_alu_imm(struct emit *e, u32 w, u32 n, u32 reg, s32 imm)
 
 	e_bytes(e, rex != 0x40 ? 7 : 6, rex != 0x40 ? rex | bytes << 8 : bytes);
 }
-/* jmp rel32 to a place in the same buffer (rw address); returns where the rel32 is. */
+/* jmp rel32 to a place in the same buffer; returns where the rel32 is. */
 static inline u8 *e_jmp(struct emit *e, const u8 *to)
 {
 	u8 *p = e->p + 5;
@@ -161,12 +166,14 @@ static inline u8 *e_jmp(struct emit *e, const u8 *to)
 	e_bytes(e, 5, 0xe9 | (u64)(to ? (u32)(to - p) : 0) << 8);
 	return p - 4;
 }
-static inline u8 *e_call(struct emit *e, const u8 *to)
+/* jmp, call to a place in the code buffer */
+static inline void e_jmp_off(struct emit *e, u32 to)
 {
-	u8 *p = e->p + 5;
-
-	e_bytes(e, 5, 0xe8 | (u64)(u32)(to - p) << 8);
-	return p - 4;
+	e_bytes(e, 5, 0xe9 | (u64)(to - (e_off(e) + 5)) << 8);
+}
+static inline void e_call_off(struct emit *e, u32 to)
+{
+	e_bytes(e, 5, 0xe8 | (u64)(to - (e_off(e) + 5)) << 8);
 }
 static inline u8 *e_jcc(struct emit *e, u32 cc, const u8 *to)
 {

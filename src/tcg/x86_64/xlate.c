@@ -21,13 +21,13 @@ void xlate_add_reloc(struct xlate *x, u32 kind, u32 back)
 
 void xlate_call_thunk(struct xlate *x, u32 thunk)
 {
-	e_call(&x->e, x->k->rw + thunk);
+	e_call_off(&x->e, thunk);
 	xlate_reloc(x, RELOC_THUNK, 4);
 }
 
 void xlate_jmp_thunk(struct xlate *x, u32 thunk)
 {
-	e_jmp(&x->e, x->k->rw + thunk);
+	e_jmp_off(&x->e, thunk);
 	xlate_reloc(x, RELOC_THUNK, 4);
 }
 
@@ -366,7 +366,7 @@ static void leave_at(struct xlate *x, u64 va)
 
 static inline void mark(struct xlate *x, u64 va)
 {
-	x->marks[x->nr_marks++] = (struct unit_insn){(u16)(x->e.p - x->head), (u16)(va - x->va)};
+	x->marks[x->nr_marks++] = (struct unit_insn){(u16)(x->e.p - x->buf), (u16)(va - x->va)};
 }
 
 /* Before an instruction that ends in the second page: is that the page it was translated from? */
@@ -513,8 +513,7 @@ static void begin(struct xlate *x, struct tcg_cpu *c, struct tcg_code *k, u64 va
 	x->first_reloc = ch->nr_relocs;
 	x->marks = &k->insns[ch->nr_insns];
 	x->code = ALIGN_UP(ch->used, 16);
-	x->e = (struct emit){.start = k->rw, .p = k->rw + x->code, .end = k->rw + k->size, .rx = k->rx};
-	x->head = x->e.p;
+	x->e = (struct emit){.start = x->buf, .p = x->buf, .base = x->code};
 	set_mode(x);
 }
 
@@ -531,7 +530,23 @@ static void prefetch(const struct xlate *x, const struct unit *u)
 	__builtin_prefetch(&x->k->exits[x->first_exit], 1);
 	__builtin_prefetch(&x->k->relocs[x->first_reloc], 1);
 	for (u32 i = 0; i < 512; i += 64)
-		__builtin_prefetch(x->head + i, 1);
+		__builtin_prefetch(x->k->rw + x->code + i, 1);
+}
+
+/* The code to its place; up to 31 bytes behind it are overwritten, which belong to the next unit. */
+static void put_code(const struct xlate *x, u32 len)
+{
+	u8 *to = x->k->rw + x->code;
+
+	for (u32 i = 0; i < len; i += 32) {
+		const u8 *from = x->buf + i;
+		u64 a = ld_le64(from), b = ld_le64(from + 8), c = ld_le64(from + 16), d = ld_le64(from + 24);
+
+		st_le64(to + i, a);
+		st_le64(to + i + 8, b);
+		st_le64(to + i + 16, c);
+		st_le64(to + i + 24, d);
+	}
 }
 
 bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u16 mode, u32 *unit)
@@ -574,6 +589,7 @@ bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u16 mode
 	for (u32 i = 0; i < x->nr_tails; i++)
 		emit_tail(x, i, u);
 	u->code_len = e_off(&x->e) - u->code;
+	put_code(x, u->code_len);
 	u->lo = (u16)x->lo;
 	u->hi = (u16)x->hi;
 	u->nr_insns = (u16)x->nr_marks;
@@ -590,7 +606,7 @@ bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u16 mode
 
 int xlate_init(struct tcg_code *k, struct err *e)
 {
-	struct emit em = {.start = k->rw, .p = k->rw, .end = k->rw + 4096, .rx = k->rx};
+	struct emit em = {.start = k->rw, .p = k->rw};
 	void *p = mmap(NULL, sizeof(struct xlate), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (p == MAP_FAILED)

@@ -24,11 +24,6 @@ static struct unit_exit *new_exit(struct xlate *x, u64 target, bool back, u32 *i
 	return exit;
 }
 
-static u32 code_offset(const struct xlate *x, const u8 *p)
-{
-	return (u32)(p - x->k->rw);
-}
-
 /*
  * An exit to another page. In user code the itlb slot of the target must hold the id that the exit was linked for; in kernel code, whose
  * mappings are global and hardly change, k_epoch must be the one of the time of linking. Until then, a number that never fits.
@@ -47,26 +42,26 @@ void xlate_guard(struct xlate *x, struct tail *stub, u64 target, u32 exit, bool 
 		slot = xlate_itlb_slot(x->mode, target);
 	if (live) {
 		e_op_mem(&x->e, 0, 0x8b, T2, EENV(slot));
-		e->slot = code_offset(x, x->e.p) - 4;
+		e->slot = e_off_of(&x->e, x->e.p) - 4;
 		e_align_patch(&x->e, 2);
 		e8(&x->e, 0x8d);
 		e8(&x->e, 0x89);
-		e->guard = code_offset(x, x->e.p);
+		e->guard = e_off_of(&x->e, x->e.p);
 		e32(&x->e, 1);
 		e_jrcxz(&x->e, 5);
 		stub->fix[0] = e_jmp(&x->e, NULL);
 	} else {
 		e_align_patch(&x->e, 7);
 		e_op_mem(&x->e, 0, 0x81, 7, EENV(slot));
-		e->slot = code_offset(x, x->e.p) - 4;
-		e->guard = code_offset(x, x->e.p);
+		e->slot = e_off_of(&x->e, x->e.p) - 4;
+		e->guard = e_off_of(&x->e, x->e.p);
 		e32(&x->e, UINT32_MAX);
 		stub->fix[0] = e_jcc(&x->e, CC_NE, NULL);
 	}
 	e->guard_neg = live;
 	e_align_patch(&x->e, 1);
 	stub->fix[1] = e_jmp(&x->e, NULL);
-	e->site = code_offset(x, stub->fix[1]);
+	e->site = e_off_of(&x->e, stub->fix[1]);
 }
 
 void xlate_exit(struct xlate *x, u32 cc, u64 target, bool back, bool live)
@@ -80,7 +75,7 @@ void xlate_exit(struct xlate *x, u32 cc, u64 target, bool back, bool live)
 		e_align_patch(&x->e, cc < 16 ? 2 : 1);
 		struct tail *stub = xlate_tail(x, TAIL_EXIT, live, cc < 16 ? e_jcc(&x->e, cc, NULL) : e_jmp(&x->e, NULL), index);
 
-		e->site = code_offset(x, stub->fix[0]);
+		e->site = e_off_of(&x->e, stub->fix[0]);
 	} else if (cc < 16) {
 		xlate_tail(x, TAIL_GUARD, live, e_jcc(&x->e, cc, NULL), index)->target = target;
 	} else {

@@ -68,7 +68,6 @@ struct xlate {
 	u32 nr_tails, nr_exits, nr_marks, nr_relocs;
 	u32 unit, first_exit, first_reloc; /* numbers of what is being made */
 	u32 code;			   /* offset of the unit's code */
-	u8 *head;			   /* the same, where it is written */
 	struct unit_insn *marks;
 	bool fixed;
 	struct tail tails[4 * UNIT_MAX_INSNS];
@@ -77,6 +76,8 @@ struct xlate {
 	u32 tlb_index_mask; /* of va >> 8 */
 	s32 pext_mask;	    /* field with the mask for PEXT */
 	u32 jump_index_mask;
+	/* The code is made here and goes to its place at once: there, each new line would stop the stores that come after it. */
+	u8 buf[UNIT_MAX_CODE] __attribute__((aligned(64)));
 };
 
 static inline u8 xlate_host_reg(u32 guest)
