@@ -123,14 +123,12 @@ INLINE bool find_member(struct fast *f)
 /* A general register as an operand, which may be a high byte. */
 INLINE u64 gpr(struct fast *f, u32 reg, u32 where, u32 access, u32 size)
 {
-	u32 kind = OPND_GPR;
+	u32 high = (size == 1) & !f->rex & reg >> 2;
 
-	if (size == 1 && !f->rex && reg & 4) {
-		kind = OPND_GPR8H;
-		reg &= 3;
-	}
+	_Static_assert(OPND_GPR8H == OPND_GPR + 1, "added");
+	reg -= high << 2;
 	f->gprs |= masks[access] << reg;
-	return kind | where << 8 | reg << 16 | access << 24 | (u64)size << 32;
+	return (OPND_GPR + high) | where << 8 | reg << 16 | access << 24 | (u64)size << 32;
 }
 
 /* SDM 2A tables 2-2, 2-3; 64-bit addresses. */

@@ -125,9 +125,8 @@ static bool has_features(const struct xlate *x, const struct x86_insn *in)
 
 static bool is_usual(const struct x86_insn *in)
 {
-	u8 traits = xlate_traits[in->op];
-
-	return traits & TRAIT_ALWAYS || (traits & TRAIT_PLAIN && in->generic);
+	_Static_assert(TRAIT_ALWAYS == 1 && TRAIT_PLAIN == 2, "so that one jump does");
+	return xlate_traits[in->op] & (TRAIT_ALWAYS | (u32)in->generic << 1);
 }
 
 /* Instructions that translated code can hold; the rest ends a unit and is interpreted. */
@@ -300,8 +299,16 @@ static void find_needs(struct xlate *x, u64 next)
 
 static bool emit_insn(struct xlate *x, const struct x86_insn *in)
 {
-	u8 traits = xlate_traits[in->op];
+	u8 traits = xlate_traits[in->op], form = x->notes[x->cur].form;
 
+	if (form == NOTE_COPY) {
+		xlate_copy(x, in);
+		return true;
+	}
+	if (form == NOTE_MEMORY) {
+		xlate_memory(x, in);
+		return true;
+	}
 	if (traits & TRAIT_PLAIN && in->generic)
 		return xlate_generic(x, in);
 	if (traits & TRAIT_FLOW)
@@ -401,7 +408,7 @@ static void emit_body(struct xlate *x, u64 next)
 {
 	u32 last = x->insns[x->nr - 1].op;
 
-	xlate_group_prepare(x);
+	xlate_take_notes(x);
 	for (x->cur = 0; x->cur < x->nr; x->cur++) {
 		const struct x86_insn *in = &x->insns[x->cur];
 		u32 tails = x->nr_tails, exits = x->nr_exits, relocs = x->nr_relocs;
@@ -419,7 +426,7 @@ static void emit_body(struct xlate *x, u64 next)
 			leave_at(x, x->insn_va[x->cur]);
 			return;
 		}
-		xlate_group_after(x, in);
+		xlate_group_after(x);
 	}
 	if (ends_unit(last) || last == OP_JMP)
 		return;
@@ -444,15 +451,13 @@ static void emit_stub(struct xlate *x, u32 reason)
 static void emit_tail(struct xlate *x, u32 i, struct unit *u)
 {
 	struct tail *t = &x->tails[i];
+	u8 none[4];
 
-	for (u32 f = 0; f < ARRAY_SIZE(t->fix); f++) {
-		if (t->fix[f])
-			e_patch(t->fix[f], x->e.p);
-	}
+	for (u32 f = 0; f < ARRAY_SIZE(t->fix); f++)
+		e_patch(t->fix[f] ? t->fix[f] : none, x->e.p);
 	switch (t->kind) {
 	case TAIL_SLOW:
-		if (t->reg != T0)
-			e_mov(&x->e, T0, t->reg);
+		e_bytes(&x->e, t->reg != T0 ? 3 : 0, 0xc08949 | (t->reg & 7) << 19 | (T0 & 7) << 16 | (t->reg & 8) >> 1); /* mov T0, reg */
 		e_mov_imm(&x->e, H_RCX, t->arg | (u64)t->group << 32);
 		xlate_call_thunk(x, t->live ? x->k->slow_live : x->k->slow_dead);
 		e_jmp(&x->e, t->retry);
@@ -549,6 +554,25 @@ static void put_code(const struct xlate *x, u32 len)
 	}
 }
 
+/* All fields that the end of translation and insert() do not set: one by one, for REP STOS takes longer. */
+static void begin_unit(const struct xlate *x, struct unit *u, u16 mode)
+{
+	const struct code_chunk *ch = &x->k->chunks[x->k->cur[false]];
+
+	u->va = x->va;
+	u->gpa = x->gpa;
+	u->mode = mode;
+	u->code = x->code;
+	u->dead = u->copy = false;
+	u->interp = x->nr == 0;
+	u->in = UNIT_NONE;
+	u->exits = ch->nr_exits;
+	u->insns = ch->nr_insns;
+	u->relocs = ch->nr_relocs;
+	u->gpa2 = x->cross ? x->k->page2.gpa : UNIT_NO_PAGE;
+	u->id2 = x->k->page2.id;
+}
+
 bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u16 mode, u32 *unit)
 {
 	struct xlate *x = k->xlate;
@@ -565,17 +589,7 @@ bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u16 mode
 	collect(x, &next);
 	if (k->page2.wanted)
 		return false;
-	*u = (struct unit){.va = va,
-			   .gpa = gpa,
-			   .mode = mode,
-			   .code = e_off(&x->e),
-			   .in = UNIT_NONE,
-			   .exits = ch->nr_exits,
-			   .insns = ch->nr_insns,
-			   .relocs = ch->nr_relocs};
-	u->interp = x->nr == 0;
-	u->gpa2 = x->cross ? k->page2.gpa : UNIT_NO_PAGE;
-	u->id2 = k->page2.id;
+	begin_unit(x, u, mode);
 	if (x->nr)
 		find_needs(x, next);
 	else

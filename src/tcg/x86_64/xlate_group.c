@@ -14,7 +14,7 @@
 #define MAX_LOOK 20u
 
 struct access {
-	u8 base; /* guest register, or X86_NO_REG: no access, or one that no group takes */
+	u8 base; /* guest register */
 	s32 disp;
 	u32 size;
 	bool write;
@@ -43,35 +43,32 @@ u32 xlate_temps_needed(const struct x86_insn *in)
 
 static bool has_operand(const struct x86_insn *in)
 {
-	return in->has_modrm && in->mod != 3 && in->mem.access;
+	return in->has_modrm & (in->mod != 3) & (in->mem.access != 0);
 }
 
-/* An operand [base + disp] of a flat segment. */
+/* An operand [base + disp] of a flat segment: no moffs, no index, a base, neither FS nor GS. All in one word of struct x86_mem. */
 static bool is_simple(const struct x86_insn *in)
 {
-	const struct x86_mem *m = &in->mem;
+	const u64 mask = 0xffull << 40 | 4ull << 24 | 0xff << 8 | 0xf0, want = (u64)X86_NO_REG << 8;
 
-	return !m->moffs && m->base < 16 && m->index == X86_NO_REG && m->seg != X86_FS && m->seg != X86_GS && in->adsize == 8;
+	_Static_assert(offsetof(struct x86_mem, moffs) - offsetof(struct x86_mem, base) == 5 && X86_DS < 4 && X86_FS == 4 && X86_GS == 5,
+		       "read as a word");
+	return ((ld_le64(&in->mem.base) & mask) == want) & (in->adsize == 8);
 }
 
-static bool has_few_temps(const struct x86_insn *in)
+/* Whether two scratch registers are enough. Three want three of these guest registers, or two high bytes. */
+static inline bool has_few_temps(const struct x86_insn *in)
 {
-	return !((in->gpr_read | in->gpr_write) & MOVED) || xlate_temps_needed(in) <= 2; /* two high bytes at most */
+	u32 moved = (in->gpr_read | in->gpr_write) & MOVED, third = moved & (moved - 1);
+	bool high = (in->opnd[0].kind == OPND_GPR8H) & (in->opnd[1].kind == OPND_GPR8H);
+
+	return likely(!((third & (third - 1)) | high)) || xlate_temps_needed(in) <= 2;
 }
 
-/* Whether the instruction's code leaves T0 alone, or uses it as the group's. */
+/* Whether the instruction's code leaves T0 alone, or uses it as the group's; for those of TRAIT_KEEPS. */
 static bool keeps_group(const struct x86_insn *in)
 {
-	if (xlate_traits[in->op] & TRAIT_PLAIN)
-		return in->generic && !in->mem.moffs && (!has_operand(in) || is_simple(in)) && has_few_temps(in);
 	switch (in->op) {
-	case OP_PUSH:
-		return in->opsize == 8 && in->opnd[0].kind != OPND_MEM;
-	case OP_POP:
-		return in->opsize == 8 && in->opnd[0].kind == OPND_GPR;
-	case OP_CALL:
-	case OP_RET:
-		return in->opsize == 8;
 	case OP_JCC:
 	case OP_NOP:
 	case OP_ENDBR:
@@ -83,89 +80,96 @@ static bool keeps_group(const struct x86_insn *in)
 	case OP_BTS:
 	case OP_BTR:
 	case OP_BTC:
-		if (in->mod != 3 && !in->imm_size)
-			return false;
-		break;
-	}
-	return in->generic && has_few_temps(in) && !in->mem.moffs && (!has_operand(in) || is_simple(in)) && in->op != OP_CMPXCHG8B &&
-	       in->op != OP_CMPXCHG16B;
-}
-
-/* For all instructions of the unit, which are asked many times. */
-void xlate_group_prepare(struct xlate *x)
-{
-	for (u32 i = 0; i < x->nr; i++)
-		x->keeps[i] = keeps_group(&x->insns[i]);
-}
-
-static struct access access_of(const struct x86_insn *in)
-{
-	switch (in->op) {
-	case OP_PUSH:
-	case OP_CALL:
-		return (struct access){X86_RSP, -8, 8, true};
-	case OP_POP:
-	case OP_RET:
-		return (struct access){X86_RSP, 0, 8, false};
-	case OP_LEA:
-		return (struct access){.base = X86_NO_REG};
-	default:
-		if (!has_operand(in) || !is_simple(in))
-			return (struct access){.base = X86_NO_REG};
-		return (struct access){in->mem.base, in->mem.disp, in->mem.size, in->mem.access & OPND_W};
+		return (in->mod == 3 || in->imm_size) && in->generic && has_few_temps(in) && (!has_operand(in) || is_simple(in));
+	default: /* CMPXCHG8B and 16B, jumps */
+		return false;
 	}
 }
 
-/* What the instruction adds to register base. False: something that is not known. */
-static bool change_of(const struct x86_insn *in, u32 base, s32 *by)
+/* PUSH, POP, CALL, RET */
+static void note_stack(struct note *n, const struct x86_insn *in)
+{
+	bool push = (in->op == OP_PUSH) | (in->op == OP_CALL), alone = in->op <= OP_POP; /* not the end of the unit */
+	u8 kind = in->opnd[0].kind;
+
+	n->base = X86_RSP;
+	n->size = 8;
+	n->write = push;
+	n->disp = push ? -8 : 0;
+	n->by = push ? -8 : 8;
+	if (alone & (push | (in->opnd[0].reg != X86_RSP)))
+		n->adds = X86_RSP;
+	n->keeps = (in->opsize == 8) & (!alone | (kind == OPND_GPR) | (push & (kind == OPND_IMM)));
+}
+
+static bool adds_constant(const struct x86_insn *in)
 {
 	const struct x86_opnd *o = in->opnd;
 
-	*by = 0;
-	if (base == X86_RSP && in->op == OP_PUSH)
-		*by = -8;
-	else if (base == X86_RSP && in->op == OP_POP && o[0].reg != X86_RSP)
-		*by = 8;
-	else if (base == X86_RSP && (in->op == OP_CALL || in->op == OP_RET))
-		return false;
-	else if (!(in->gpr_write & BIT(base)))
-		return true;
-	else if ((in->op != OP_ADD && in->op != OP_SUB) || in->nr_opnds < 2 || o[0].kind != OPND_GPR || o[0].size != 8 ||
-		 o[1].kind != OPND_IMM || in->imm < -MAX_SPAN || in->imm > MAX_SPAN)
-		return false;
-	else
-		*by = (s32)(in->op == OP_ADD ? in->imm : -in->imm);
-	return true;
+	return (in->op == OP_ADD || in->op == OP_SUB) && o[0].kind == OPND_GPR && o[0].size == 8 && o[1].kind == OPND_IMM &&
+	       in->imm >= -MAX_SPAN && in->imm <= MAX_SPAN;
+}
+
+static void take_note(struct note *n, const struct x86_insn *in)
+{
+	bool operand = has_operand(in), simple = is_simple(in);
+	u8 traits = xlate_traits[in->op];
+
+	n->disp = in->mem.disp;
+	n->base = (u8)(in->mem.base | -!(operand & simple));
+	n->write = in->mem.access >> 1;
+	n->size = in->mem.size;
+	n->writes = in->gpr_write;
+	n->adds = X86_NO_REG;
+	n->by = 0;
+	n->form = NOTE_OTHER;
+	n->keeps = has_few_temps(in) & in->generic & !in->mem.moffs & (!operand | simple);
+	if (traits & TRAIT_STACK) {
+		note_stack(n, in);
+		return;
+	}
+	if (traits & TRAIT_KEEPS) {
+		n->keeps = keeps_group(in);
+		return;
+	}
+	if (in->generic && (traits & TRAIT_PLAIN || in->op == OP_VEC))
+		n->form = xlate_form(in);
+	if (adds_constant(in)) {
+		n->adds = in->opnd[0].reg;
+		n->by = (int16_t)(in->op == OP_ADD ? in->imm : -in->imm);
+	}
+}
+
+void xlate_take_notes(struct xlate *x)
+{
+	for (u32 i = 0; i < x->nr; i++)
+		take_note(&x->notes[i], &x->insns[i]);
 }
 
 /* Extends [*lo, *hi) over the accesses that follow the current instruction and can be in its group. */
 static void plan(const struct xlate *x, const struct access *first, s32 *lo, s32 *hi)
 {
-	s32 delta = 0, by;
+	const struct note *n = &x->notes[x->cur], *end = &x->notes[MIN(x->nr, x->cur + MAX_LOOK)];
+	s32 delta = 0, from, to;
 
-	for (u32 i = x->cur; i < x->nr && i < x->cur + MAX_LOOK; i++) {
-		const struct x86_insn *in = &x->insns[i];
-
-		if (i > x->cur) {
-			struct access a;
-			s32 from, to;
-
-			if (!x->keeps[i])
+	for (;;) {
+		if (n->writes >> first->base & 1) {
+			if (n->adds != first->base)
 				return;
-			a = access_of(in);
-			from = a.disp + delta;
-			to = from + (s32)a.size;
-			if (a.base != X86_NO_REG) {
-				if (a.base != first->base || (a.write && !first->write) || a.disp < -(1 << 20) || a.disp > 1 << 20 ||
-				    MAX(to, *hi) - MIN(from, *lo) > MAX_SPAN)
-					return;
-				*lo = MIN(*lo, from);
-				*hi = MAX(*hi, to);
-			}
+			delta += n->by;
 		}
-		if (!change_of(in, first->base, &by))
+		if (++n == end || !n->keeps)
 			return;
-		delta += by;
+		if (n->base == X86_NO_REG)
+			continue;
+		if (n->base != first->base || n->write > first->write || n->disp < -(1 << 20) || n->disp > 1 << 20)
+			return;
+		from = MIN(n->disp + delta, *lo);
+		to = MAX(n->disp + delta + n->size, *hi);
+		if (to - from > MAX_SPAN)
+			return;
+		*lo = from;
+		*hi = to;
 	}
 }
 
@@ -177,7 +181,7 @@ static struct emem begin(struct xlate *x, const struct access *a)
 	struct emem m;
 	u32 base;
 
-	if (!x->single && x->keeps[x->cur] && !x->cross)
+	if (!x->single && x->notes[x->cur].keeps && !x->cross)
 		plan(x, a, &lo, &hi);
 	x->group = (struct group){.on = hi - lo > (s32)a->size, .base = a->base, .lo = lo, .hi = hi, .write = a->write};
 	base = xlate_get(x, a->base, T0);
@@ -211,14 +215,4 @@ struct emem xlate_operand(struct xlate *x, const struct x86_insn *in)
 	retry = x->e.p;
 	xlate_ea(x, in);
 	return xlate_check(x, &(struct check){T0, in->mem.size, 0, in->mem.size, in->mem.access & OPND_W, false, retry});
-}
-
-void xlate_group_moved(struct xlate *x, const struct x86_insn *in)
-{
-	s32 by;
-
-	if (!change_of(in, x->group.base, &by))
-		x->group.on = false;
-	else
-		x->group.delta += by;
 }

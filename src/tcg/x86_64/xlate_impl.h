@@ -48,6 +48,19 @@ struct group {
 	s32 delta;  /* what was added to base since */
 };
 
+/* What is asked of an instruction many times: by groups, and by the emitter. */
+struct note {
+	s32 disp; /* its access [base + disp], which a group can take */
+	u8 base;  /* X86_NO_REG: no such access */
+	bool write;
+	u16 size, writes; /* writes: general registers, a bit each */
+	bool keeps;	  /* its code keeps a group */
+	u8 adds;	  /* register, or X86_NO_REG, that it adds `by` to */
+	int16_t by;
+	u8 form; /* NOTE_* */
+};
+enum { NOTE_OTHER, NOTE_COPY /* the code is the guest's */, NOTE_MEMORY /* but for the memory operand */ };
+
 struct xlate {
 	struct group group;
 	bool single; /* TCG_MODE_SINGLE: no groups */
@@ -62,7 +75,7 @@ struct xlate {
 	u32 nr;
 	struct x86_insn insns[UNIT_MAX_INSNS];
 	u64 insn_va[UNIT_MAX_INSNS];
-	bool keeps[UNIT_MAX_INSNS];   /* xlate_group.c: the code of the instruction keeps a group */
+	struct note notes[UNIT_MAX_INSNS];
 	u16 need[UNIT_MAX_INSNS + 1]; /* flags that are needed before each instruction, and after the last */
 	u32 cur;		      /* instruction being emitted */
 	u32 nr_tails, nr_exits, nr_marks, nr_relocs;
@@ -131,25 +144,32 @@ struct emem xlate_operand(struct xlate *x, const struct x86_insn *in);
 struct emem xlate_access(struct xlate *x, u32 base, s32 disp, u32 size, bool write);
 /* Scratch registers that the instruction needs beside its operand. */
 u32 xlate_temps_needed(const struct x86_insn *in);
-/* Before the first instruction. */
-void xlate_group_prepare(struct xlate *x);
+/* Makes the notes, before the first instruction. */
+void xlate_take_notes(struct xlate *x);
 /* Around the emission of each instruction. */
 static inline void xlate_group_before(struct xlate *x)
 {
-	if (x->group.on && !x->keeps[x->cur])
-		x->group.on = false;
+	x->group.on &= x->notes[x->cur].keeps;
 }
-void xlate_group_moved(struct xlate *x, const struct x86_insn *in);
-static inline void xlate_group_after(struct xlate *x, const struct x86_insn *in)
+static inline void xlate_group_after(struct xlate *x)
 {
-	if (x->group.on)
-		xlate_group_moved(x, in);
+	const struct note *n = &x->notes[x->cur];
+
+	if (n->writes >> x->group.base & 1) {
+		x->group.on &= n->adds == x->group.base;
+		x->group.delta += n->by;
+	}
 }
 
 /* Guest register -> a host register that may be read: its own, or tmp loaded from its home. */
 u32 xlate_get(struct xlate *x, u32 guest, u32 tmp);
 
-/* xlate_insn.c: false: not done, nothing emitted: to be interpreted */
+/* xlate_insn.c */
+/* note.form of a generic instruction, of TRAIT_PLAIN or OP_VEC. */
+u8 xlate_form(const struct x86_insn *in);
+void xlate_copy(struct xlate *x, const struct x86_insn *in);
+void xlate_memory(struct xlate *x, const struct x86_insn *in);
+/* False: not done, nothing emitted: to be interpreted */
 bool xlate_generic(struct xlate *x, const struct x86_insn *in);
 bool xlate_lea(struct xlate *x, const struct x86_insn *in);
 
@@ -161,6 +181,8 @@ enum {
 	TRAIT_EMPTY = 4,  /* no code */
 	TRAIT_FLOW = 8,	  /* xlate_flow() */
 	TRAIT_ENDS = 16,  /* the unit ends after it */
+	TRAIT_KEEPS = 32, /* whether it keeps a group is a question of its own */
+	TRAIT_STACK = 64, /* PUSH, POP, CALL, RET */
 };
 extern const u8 xlate_traits[OP_NR];
 bool xlate_system(struct xlate *x, const struct x86_insn *in);

@@ -338,32 +338,52 @@ static void place_memory(struct xlate *x, const struct x86_insn *in, struct enc 
 	n->temps &= ~(u32)(BIT(n->at.base) | BIT(n->at.index));
 }
 
-/* Where no register of the instruction has another number on the host, and there is no memory operand, it is as the guest has it. */
-static bool copy_insn(struct xlate *x, const struct x86_insn *in)
+/* Whether general register operands are in the fields of the encoding with their guest's number, and no other register is renamed. */
+static bool keeps_operands(const struct x86_insn *in)
 {
-	if ((in->gpr_read | in->gpr_write) & RENAMED || in->enc || in->nr_prefixes || (in->has_modrm && in->mod != 3) || in->mem.moffs)
-		return false;
-	st_le64(x->e.p, ld_le64(in->bytes));
-	st_le64(x->e.p + 7, ld_le64(in->bytes + 7));
-	x->e.p += in->len;
-	return true;
-}
+	u32 renamed = (in->gpr_read | in->gpr_write) & RENAMED;
 
-/* The same for the operands beside memory: then their fields are right as they are. */
-static bool keeps_operands(const struct x86_insn *in, struct enc *n)
-{
-	if (in->enc || in->op >= OP_PUSH || !(xlate_traits[in->op] & TRAIT_PLAIN))
-		return false;
-	if ((in->gpr_read | in->gpr_write) & BIT(X86_RCX) && in->mem.base != X86_RCX && in->mem.index != X86_RCX)
+	if (renamed & BIT(X86_RCX) && in->mem.base != X86_RCX && in->mem.index != X86_RCX)
 		return false;
 	for (u32 i = 0; i < in->nr_opnds; i++) {
 		const struct x86_opnd *o = &in->opnd[i];
 
 		if (o->kind == OPND_GPR8H || (o->kind == OPND_GPR && BIT(o->reg) & RENAMED))
 			return false;
-		n->need_rex |= o->kind == OPND_GPR && o->size == 1 && o->reg >= 4;
 	}
 	return true;
+}
+
+u8 xlate_form(const struct x86_insn *in)
+{
+	u32 other = in->enc | in->mem.moffs;
+
+	if (!(in->has_modrm & (in->mod != 3)))
+		return ((in->gpr_read | in->gpr_write) & RENAMED) | in->nr_prefixes | other ? NOTE_OTHER : NOTE_COPY;
+	return !other && in->map <= MAP_0F && in->op < OP_VEC && in->mem.access && in->mem.size && keeps_operands(in) ? NOTE_MEMORY
+														      : NOTE_OTHER;
+}
+
+void xlate_copy(struct xlate *x, const struct x86_insn *in)
+{
+	st_le64(x->e.p, ld_le64(in->bytes));
+	st_le64(x->e.p + 7, ld_le64(in->bytes + 7));
+	x->e.p += in->len;
+}
+
+/* The operand is off T0, or has T1 for its index: so there is a REX. */
+void xlate_memory(struct xlate *x, const struct x86_insn *in)
+{
+	struct emem m = xlate_operand(x, in);
+	struct ebytes b;
+
+	if (in->nr_prefixes)
+		emit_prefixes(x, in);
+	b.v = e_rex_mem(in->rex >> 3 & 1, in->reg, m) | (in->map ? 0x0f00 | (u32)in->opcode << 16 : (u32)in->opcode << 8);
+	b.n = 2u + in->map;
+	e_put_mem(&x->e, &b, in->reg, m);
+	st_le32(x->e.p, (u32)in->imm); /* of 8 bytes: not with memory */
+	x->e.p += in->imm_size;
 }
 
 bool xlate_generic(struct xlate *x, const struct x86_insn *in)
@@ -371,8 +391,6 @@ bool xlate_generic(struct xlate *x, const struct x86_insn *in)
 	struct enc n;
 	bool ok;
 
-	if (copy_insn(x, in))
-		return true;
 	if (in->mem.moffs)
 		return false;
 	n = (struct enc){.reg = in->reg, .rm = in->rm, .vvvv = in->vvvv, .high_guest = HOME};
@@ -381,10 +399,6 @@ bool xlate_generic(struct xlate *x, const struct x86_insn *in)
 		if (!in->mem.access || in->mem.size == 0 || in->mem.size > 64)
 			return false;
 		place_memory(x, in, &n);
-		if (keeps_operands(in, &n)) {
-			emit_insn(x, in, &n);
-			return true;
-		}
 	}
 	ok = place_rcx(x, in, &n) && place_operands(x, in, &n);
 	if (!ok)

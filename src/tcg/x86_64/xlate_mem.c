@@ -71,13 +71,21 @@ void xlate_ea(struct xlate *x, const struct x86_insn *in)
  */
 static void check_dead(struct xlate *x, const struct check *c, s32 table, struct tail *slow)
 {
-	e_rorx(&x->e, T1, c->reg, 8);
-	e_alu_imm(&x->e, 0, 4, T1, (s32)x->tlb_index_mask);
-	e_load(&x->e, T2, EMEMX(H_RSP, T1, 1, table));
-	e_op_rr(&x->e, 1, 0x01, c->reg, T2); /* add T2, B */
-	e_alu_imm(&x->e, 1, 7, T2, (s32)(4096 - c->span));
-	slow->fix[0] = e_jcc(&x->e, CC_A, NULL);
-	e_op_mem(&x->e, 1, c->fold ? 0x03 : 0x8b, c->fold ? T0 : T1, EMEMX(H_RSP, T1, 1, table + 8));
+	u64 reg = c->reg & 7, high = c->reg >> 3, mask = x->tlb_index_mask, room = 4096 - c->span, neg = (u32)table,
+	    addend = (u32)(table + 8);
+	u8 *p = x->e.p;
+
+	_Static_assert(offsetof(struct tcg_cpu, k_r) > 127 && offsetof(struct tcg_cpu, k_w) > 127 && TCG_CTX_OFFSET > 127,
+		       "displacements of 4 bytes");
+	/* As e_rorx(), e_alu_imm(), e_load()... would have it; but there is more of this than of anything else. */
+	st_le64(p, 0x814108d8f0fb63c4 ^ high << 13 ^ reg << 32);
+	st_le64(p + 8, 0x8c8b4a00000000e3 | mask << 8);
+	st_le64(p + 16, 0xc10148000000001c | neg << 8 | high << 42 | reg << 59);
+	st_le64(p + 24, 0x0f00000000f98148 | room << 24);
+	st_le64(p + 32, c->fold ? 0x94034e0000000087 : 0x9c8b4e0000000087);
+	st_le64(p + 40, 0x1c | addend << 8);
+	slow->fix[0] = p + 33;
+	x->e.p = p + 45;
 }
 
 /*
@@ -95,13 +103,15 @@ static void check_dead(struct xlate *x, const struct check *c, s32 table, struct
 static void check_live(struct xlate *x, const struct check *c, s32 table, struct tail *slow)
 {
 	e_pext(&x->e, T1, c->reg, EENV(x->pext_mask));
-	e_lea(&x->e, T1, EMEMX(T1, T1, 1, 0));
-	e_load(&x->e, T2, EMEMX(H_RSP, T1, 8, table));
+	st_le32(x->e.p, 0x1b1c8d4f); /* lea T1, [T1 + T1] */
+	st_le64(x->e.p + 4, 0xdc8c8b4a | (u64)(u32)table << 32);
+	x->e.p += 12;
 	e_lea(&x->e, T2, EMEMX(T2, c->reg, 1, c->span - 1));
 	e_pext(&x->e, T2, T2, EENV(offsetof(struct tcg_cpu, page_mask)));
-	e_jrcxz(&x->e, 5);
-	slow->fix[0] = e_jmp(&x->e, NULL);
-	e_load(&x->e, T1, EMEMX(H_RSP, T1, 8, table + 8));
+	st_le64(x->e.p, 0xe905e3);
+	slow->fix[0] = x->e.p + 3;
+	st_le64(x->e.p + 7, 0xdc9c8b4e | (u64)(u32)(table + 8) << 32);
+	x->e.p += 15;
 	if (c->fold)
 		e_lea(&x->e, T0, EMEMX(T0, T1, 1, 0));
 }
