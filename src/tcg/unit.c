@@ -217,8 +217,10 @@ static u32 translate(struct tcg_cpu *c, u64 va, u64 gpa, u16 mode, u32 other)
 	struct tcg_code *k = c->t->code;
 	u64 begin = __builtin_ia32_rdtsc();
 	bool copied = can_copy(k, other);
-	u32 u = UNIT_NONE;
+	u32 u = UNIT_NONE, first = k->pages[page_number(c->t, gpa)].first;
 
+	if (first) /* insert() will write to it */
+		__builtin_prefetch(&k->units[first - 1].page, 1);
 	if (k->page2.wanted || !(copied ? cache_copy_unit(k, other, va, &u) : xlate_unit(c, k, va, gpa, mode, &u)))
 		return UNIT_NONE;
 	insert(k, u);

@@ -7,62 +7,12 @@
 
 #define LOOKAHEAD 5u /* instructions decoded beyond an exit to see whether flags die there */
 
-void xlate_add_reloc(struct xlate *x, u32 kind, u32 back)
-{
-	struct unit_reloc *reloc = &x->k->relocs[x->first_reloc + x->nr_relocs];
-
-	if (x->nr_relocs == UNIT_MAX_RELOCS) {
-		x->fixed = true;
-		return;
-	}
-	*reloc = (struct unit_reloc){.at = (u16)(e_off(&x->e) - back - x->code), .kind = (u16)kind};
-	x->nr_relocs++;
-}
-
-void xlate_call_thunk(struct xlate *x, u32 thunk)
-{
-	e_call_off(&x->e, thunk);
-	xlate_reloc(x, RELOC_THUNK, 4);
-}
-
-void xlate_jmp_thunk(struct xlate *x, u32 thunk)
-{
-	e_jmp_off(&x->e, thunk);
-	xlate_reloc(x, RELOC_THUNK, 4);
-}
-
-/* User code is loaded at random addresses: a form that holds any. */
-void xlate_mov_va(struct xlate *x, u32 reg, u64 va)
-{
-	if (!(x->mode & TCG_MODE_USER)) {
-		e_mov_imm(&x->e, reg, va);
-		return;
-	}
-	e8(&x->e, 0x48 | reg >> 3); /* movabs */
-	e8(&x->e, 0xb8 | (reg & 7));
-	e64(&x->e, va);
-	xlate_reloc(x, RELOC_VA, 8);
-}
-
 s32 xlate_itlb_slot(u8 mode, u64 va)
 {
 	s32 table = mode & TCG_MODE_USER ? (s32)TCG_CTX_OFFSET + (s32)offsetof(struct tcg_ctx, itlb)
 					 : (s32)offsetof(struct tcg_cpu, k_itlb);
 
 	return table + (s32)((va >> MEM_PAGE_SHIFT & (TCG_ITLB_SIZE - 1)) * sizeof(struct tcg_itlb) + offsetof(struct tcg_itlb, id));
-}
-
-struct tail *xlate_tail(struct xlate *x, enum tail_kind kind, bool live, u8 *fix, u32 arg)
-{
-	struct tail *t = &x->tails[x->nr_tails++];
-
-	ASSERT(x->nr_tails <= ARRAY_SIZE(x->tails));
-	t->kind = (u8)kind;
-	t->live = live;
-	t->fix[0] = fix;
-	t->fix[1] = NULL;
-	t->arg = arg;
-	return t;
 }
 
 static inline u32 decode_at(struct xlate *x, struct x86_insn *in, u64 va)
@@ -436,46 +386,6 @@ static void emit_body(struct xlate *x, u64 next)
 		leave_at(x, next); /* stopped by an instruction that is interpreted */
 }
 
-static void emit_stub(struct xlate *x, u32 reason)
-{
-	bool named = (reason & 0xff) != LEAVE_EXIT;
-
-	if (named) { /* mov r10d, number of the unit */
-		e8(&x->e, 0x41), e8(&x->e, 0xb8 | (T0 & 7)), e32(&x->e, x->unit);
-		xlate_reloc(x, RELOC_UNIT, 4);
-	}
-	e_mov_imm(&x->e, H_RCX, reason);
-	xlate_call_thunk(x, named ? x->k->leave_unit : x->k->leave);
-}
-
-static void emit_tail(struct xlate *x, u32 i, struct unit *u)
-{
-	struct tail *t = &x->tails[i];
-	u8 none[4];
-
-	for (u32 f = 0; f < ARRAY_SIZE(t->fix); f++)
-		e_patch(t->fix[f] ? t->fix[f] : none, x->e.p);
-	switch (t->kind) {
-	case TAIL_SLOW:
-		e_bytes(&x->e, t->reg != T0 ? 3 : 0, 0xc08949 | (t->reg & 7) << 19 | (T0 & 7) << 16 | (t->reg & 8) >> 1); /* mov T0, reg */
-		e_mov_imm(&x->e, H_RCX, t->arg | (u64)t->group << 32);
-		xlate_call_thunk(x, t->live ? x->k->slow_live : x->k->slow_dead);
-		e_jmp(&x->e, t->retry);
-		break;
-	case TAIL_GUARD:
-		xlate_guard(x, xlate_tail(x, TAIL_EXIT, t->live, NULL, t->arg), t->target, t->arg, t->live);
-		break;
-	case TAIL_EXIT:
-		x->k->exits[t->arg].stub = e_off(&x->e);
-		emit_stub(x, LEAVE_EXIT | t->arg << 8);
-		break;
-	default:
-		if ((t->arg & 0xff) == LEAVE_POLL)
-			u->poll_stub = e_off(&x->e);
-		emit_stub(x, t->arg);
-	}
-}
-
 static void set_mode(struct xlate *x)
 {
 	s32 ctx = (s32)TCG_CTX_OFFSET;
@@ -522,6 +432,12 @@ static void begin(struct xlate *x, struct tcg_cpu *c, struct tcg_code *k, u64 va
 	set_mode(x);
 }
 
+/* PREFETCHW: __builtin_prefetch() asks for no more than a line to read. Processors that do not have it take it for a NOP. */
+static inline void prefetch_write(const void *p)
+{
+	__asm__ volatile("prefetchw %0" ::"m"(*(const u8 *)p));
+}
+
 /* What will be read and written, while the first instructions are decoded. */
 static void prefetch(const struct xlate *x, const struct unit *u)
 {
@@ -529,13 +445,13 @@ static void prefetch(const struct xlate *x, const struct unit *u)
 
 	__builtin_prefetch(code + 64);
 	__builtin_prefetch(code + 128);
-	__builtin_prefetch(u, 1);
-	__builtin_prefetch((const u8 *)u + 64, 1);
-	__builtin_prefetch(x->marks, 1);
-	__builtin_prefetch(&x->k->exits[x->first_exit], 1);
-	__builtin_prefetch(&x->k->relocs[x->first_reloc], 1);
+	prefetch_write(u);
+	prefetch_write((const u8 *)u + 64);
+	prefetch_write(x->marks);
+	prefetch_write(&x->k->exits[x->first_exit]);
+	prefetch_write(&x->k->relocs[x->first_reloc]);
 	for (u32 i = 0; i < 512; i += 64)
-		__builtin_prefetch(x->k->rw + x->code + i, 1);
+		prefetch_write(x->k->rw + x->code + i);
 }
 
 /* The code to its place; up to 31 bytes behind it are overwritten, which belong to the next unit. */
@@ -600,8 +516,7 @@ bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u16 mode
 		emit_body(x, next);
 	else
 		leave_at(x, va);
-	for (u32 i = 0; i < x->nr_tails; i++)
-		emit_tail(x, i, u);
+	xlate_emit_tails(x, u);
 	u->code_len = e_off(&x->e) - u->code;
 	put_code(x, u->code_len);
 	u->lo = (u16)x->lo;

@@ -116,11 +116,14 @@ static inline void xlate_reloc(struct xlate *x, u32 kind, u32 back)
 	if (!x->fixed)
 		xlate_add_reloc(x, kind, back);
 }
+/* xlate_tail.c */
 /* call, jmp to a thunk; mov reg, guest address that moves with the unit's. */
 void xlate_call_thunk(struct xlate *x, u32 thunk);
 void xlate_jmp_thunk(struct xlate *x, u32 thunk);
 void xlate_mov_va(struct xlate *x, u32 reg, u64 va);
 struct tail *xlate_tail(struct xlate *x, enum tail_kind kind, bool live, u8 *fix, u32 arg);
+/* Emits them all, after the body; they may become more meanwhile. */
+void xlate_emit_tails(struct xlate *x, struct unit *u);
 
 /* xlate_mem.c */
 /* Linear address of the current instruction's memory operand -> T0. Uses T1. */
