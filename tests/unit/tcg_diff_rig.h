@@ -306,6 +306,10 @@ static void rig_run_guest(bool translator)
 	out->vector = c->exc.vector == X86_PF && c->rip == (u64)native_back ? CLEAN : c->exc.vector;
 	out->cr2 = c->exc.address;
 	out->error = c->exc.error;
+	if (out->vector == X86_GP && out->error == (X86_BP << 3 | 2)) { /* code that a store has changed: INT3, and there is no IDT */
+		out->vector = X86_BP;
+		out->rip++;
+	}
 	memcpy(out->fp, c->fpu, sizeof(out->fp));
 	rig_get_memory(out);
 }

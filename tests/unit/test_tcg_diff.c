@@ -259,13 +259,19 @@ static bool is_masked_x87_fault(const struct image *g)
 	return decode_fault(g, &in) && in.op == OP_X87 && in.mem.access & OPND_W && (ld_le16(g->fp) & 0x3f) != 0x3f;
 }
 
+/* To a page that is not there, what VCVTPS2PH raises first is the processor's choice (SDM 3A §6.9): #XM, or the store's #PF. */
+static bool is_early_convert(const struct image *n, const struct image *g)
+{
+	return n->vector == X86_XM && g->vector == X86_PF && is_faulted_convert(g);
+}
+
 static const char *compare(bool translator)
 {
 	const struct image *n = &rig->native, *g = &rig->guest;
 	u64 flags = X86_FLAGS_ARITH | X86_FLAG_DF;
 
 	if (n->vector != g->vector)
-		return d.fp && is_masked_x87_fault(g) ? NULL : "fault";
+		return d.fp && (is_masked_x87_fault(g) || is_early_convert(n, g)) ? NULL : "fault";
 	if (n->rip != g->rip)
 		return "rip";
 	if (n->vector == X86_PF && n->cr2 != g->cr2)
@@ -492,7 +498,9 @@ static void translator_and_interpreter_do_what_the_processor_does(void **state)
 		d.seed = fixed ? base : (base * 0x9e3779b97f4a7c15 + n) * 0xff51afd7ed558ccd | 1;
 		seed = d.seed;
 		random_memory();
-		d.kind = only < KINDS ? (enum kind)only : kinds[below(ARRAY_SIZE(kinds))];
+		d.kind = kinds[below(ARRAY_SIZE(kinds))]; /* drawn in any case: a seed is to give the same case with and without ONLY */
+		if (only < KINDS)
+			d.kind = (enum kind)only;
 		wrong += !run_case(4);
 	}
 	rig_drop_signals();
