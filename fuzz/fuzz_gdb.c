@@ -41,7 +41,6 @@ struct rig {
 	struct accel_ops accel;
 	struct vcpu vcpus[NR_VCPUS];
 	struct cpu_state cpus[NR_VCPUS];
-	u8 xsave[NR_VCPUS][X86_XSAVE_MAX];
 	char path[64];
 	int fd;
 	u8 refuse;
@@ -78,10 +77,9 @@ static void make_cpus(struct rig *r)
 	struct cpu_state *c = &r->cpus[1];
 
 	for (u32 i = 0; i < NR_VCPUS; i++) {
-		r->cpus[i] = (struct cpu_state){.xsave = r->xsave[i], .xsave_size = i ? 1024 : 0, .rflags = 2};
+		r->cpus[i] = (struct cpu_state){.xsave_size = i ? 1024 : 0, .rflags = 2};
 		r->vcpus[i] = (struct vcpu){.vm = &r->f.vm, .index = i, .cpu = &r->cpus[i]};
 	}
-	memset(r->xsave, 0, sizeof(r->xsave));
 	c->cr0 = CR0_PG;
 	c->cr3 = TABLES;
 	c->cr4 = CR4_PAE;

@@ -1,5 +1,6 @@
 /*
- * fuzz_vsock.c: a driver that sends any packet, and programs of the host that do anything with their sockets, against the vsock device.
+ * fuzz_vsock.c: a driver that sends any packet, and programs of the host that do anything with their sockets, against the vsock device;
+ * saved and restored in between.
  * Whatever came before: after a reset of the driver, a connection each way works, and nothing of the old ones is left.
  */
 #include <errno.h>
@@ -31,6 +32,8 @@ enum op {
 	OP_RESET,
 	OP_TIME, /* all time-outs are over */
 	NR_OPS,
+	OP_RESTORE = 254, /* the device is saved, and becomes what was saved */
+	OP_EVENTS,	  /* buffers of the event queue */
 };
 
 #define CID	   3u
@@ -41,6 +44,7 @@ enum op {
 #define PACKET	   0x10000u /* guest address, 128 KiB */
 #define RX	   0x40000u /* and of receive buffers */
 #define NR_RX	   64u
+#define EVENTS	   0x50000u
 #define RINGS	   MIB
 #define RINGS_SIZE MIB
 #define SETTLED	   64u /* turns of the loop within which everything has settled */
@@ -84,13 +88,25 @@ static int unix_socket(const char *path, bool server)
 
 /* ---- the driver ---- */
 
+static void post_events(struct rig *r, u32 nr, u32 size)
+{
+	const struct fbuf in = {EVENTS, size}; /* nobody looks at them */
+
+	while (fdrv_get_used(&r->d, VSOCK_EVENTQ, NULL, NULL))
+		;
+	while (nr-- && fdrv_add(&r->d, VSOCK_EVENTQ, NULL, 0, &in, 1, NULL))
+		;
+	fdrv_notify(&r->d, VSOCK_EVENTQ);
+}
+
 static void post_buffers(struct rig *r, u32 nr, u32 size)
 {
 	while (nr--) {
-		struct fbuf in = {RX + r->next_rx++ % NR_RX * RX_SIZE, size};
+		struct fbuf in = {RX + r->next_rx % NR_RX * RX_SIZE, size};
 
 		if (!fdrv_add(&r->d, 0, NULL, 0, &in, 1, (void *)(uintptr_t)in.gpa))
-			return;
+			break;
+		r->next_rx++; /* only now: as many as the queue holds are never the same */
 	}
 	fdrv_notify(&r->d, 0);
 }
@@ -264,11 +280,48 @@ static void op_pause(struct rig *r)
 		r->dev->cls->quiesce(r->dev);
 }
 
+/* ---- restore ---- */
+
+/* What a device says of itself it takes back, whatever a driver did to it. */
+static void reload(struct device *dev, const struct device_state *st, const void *data)
+{
+	auto_free void *loaded = xzalloc(st->table->size);
+	struct buf bytes = {0};
+	struct err e;
+
+	state_encode(st->table, data, &bytes);
+	ASSERT(state_decode(st->table, st->table->version, bytes.data, bytes.len, loaded, &e) == 0);
+	ASSERT(!st->check || st->check(dev, loaded, &e) == 0);
+	st->load(dev, loaded);
+	buf_fini(&bytes);
+}
+
+static void op_restore(struct rig *r)
+{
+	struct virtio_vsock *vs = to_vsock(to_virtio(r->dev));
+	void *data[2];
+	struct err e;
+
+	r->dev->cls->quiesce(r->dev);
+	for (u32 i = 0; i < ARRAY_SIZE(data); i++) {
+		data[i] = xzalloc(vsock_states[i]->table->size);
+		ASSERT(vsock_states[i]->save(r->dev, data[i], &e) == 0);
+	}
+	while (!LIST_EMPTY(&vs->conns))
+		vsock_conn_free(LIST_FIRST(&vs->conns));
+	for (u32 i = 0; i < ARRAY_SIZE(data); i++) {
+		reload(r->dev, vsock_states[i], data[i]);
+		free(data[i]);
+	}
+	r->dev->cls->resume(r->dev);
+}
+
 /* ---- runs ---- */
 
 static void run_op(struct rig *r, struct input *in)
 {
-	enum op op = (enum op)(take(in, 1) % NR_OPS);
+	u8 code = (u8)take(in, 1);
+	enum op op = (enum op)(code < OP_RESTORE ? code % NR_OPS : code);
 	struct virtio_vsock *vs = to_vsock(to_virtio(r->dev));
 	int *fd;
 
@@ -306,8 +359,16 @@ static void run_op(struct rig *r, struct input *in)
 	case OP_RESET:
 		bring_up(r, FDRV_VERSION_1 | (take(in, 1) & 1 ? FDRV_PACKED : 0) | FDRV_INDIRECT | FDRV_EVENT_IDX);
 		break;
+	case OP_RESTORE:
+		op_restore(r);
+		break;
+	case OP_EVENTS:
+		post_events(r, (u32)take(in, 1) % 10, (u32)take(in, 1) % 16 + 1);
+		break;
 	case OP_TIME:
 	case NR_OPS:
+		if (vs->lost_timer.deadline_ns)
+			loop_timer_arm(&r->f.vm.loop, &vs->lost_timer, 1);
 		if (vs->timer.deadline_ns) {
 			struct vsock_conn *c;
 
@@ -343,7 +404,7 @@ static void check_recovers(struct rig *r)
 	forget_programs(r);
 	settle(r);
 	bring_up(r, FDRV_ALL_FEATURES); /* what was asked for by clients that left */
-	ASSERT(vs->nr_conns == 0 && LIST_EMPTY(&vs->conns) && TAILQ_EMPTY(&vs->ready) && TAILQ_EMPTY(&vs->waiting));
+	ASSERT(!vs->lost && vs->nr_conns == 0 && LIST_EMPTY(&vs->conns) && TAILQ_EMPTY(&vs->ready) && TAILQ_EMPTY(&vs->waiting));
 	post_buffers(r, 16, RX_SIZE);
 	send_packet(r, &h, 0);
 	settle(r);

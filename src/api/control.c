@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "api/firecracker.h"
+#include "migration/snapshot.h"
 #include "vmm/base/json.h"
 
 /* ---- Requests on their way ---- */
@@ -92,6 +93,10 @@ static void vcpus_run(struct loop_work *w)
 {
 	struct control *c = container_of(w, struct control, running);
 
+	if (c->starting && c->snapshot) {
+		api_counters_time(&c->counters.vmm_load_us, c->load_ns);
+		api_counters_time(&c->counters.load_us, c->starting->start_ns);
+	}
 	if (c->starting)
 		answer(c->starting, 0, NULL);
 	c->starting = NULL;
@@ -122,6 +127,8 @@ void control_fini(struct control *c)
 {
 	if (!c->doc)
 		return;
+	snapshot_close(c->snapshot);
+	json_object_put(c->unloaded);
 	routes_fini(&c->routes);
 	pthread_cond_destroy(&c->cond);
 	pthread_mutex_destroy(&c->lock);
@@ -141,6 +148,16 @@ void control_wait_start(struct control *c)
 int control_config(struct control *c, struct config *out, struct err *e)
 {
 	return config_parse(out, c->doc, "configuration", e);
+}
+
+void control_restore(struct control *c, struct snapshot *s, struct api_call *call)
+{
+	c->load_ns = clock_host_ns();
+	c->unloaded = c->doc;
+	c->doc = snapshot_configure(s, c->unloaded);
+	c->snapshot = s;
+	c->starting = call;
+	loop_stop(&c->loop);
 }
 
 void control_attach(struct control *c, struct vm *vm)
@@ -170,7 +187,14 @@ void control_refuse(struct control *c, const struct err *e)
 	struct err why = *e;
 
 	c->starting = NULL;
-	err_prefix(&why, "Start microvm error");
+	err_prefix(&why, c->snapshot ? FC_LOAD_ERROR : "Start microvm error");
+	if (c->snapshot) {
+		snapshot_close(c->snapshot);
+		c->snapshot = NULL;
+		json_object_put(c->doc);
+		c->doc = c->unloaded;
+		c->unloaded = NULL;
+	}
 	if (call)
 		answer(call, why.code, &why);
 }

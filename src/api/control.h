@@ -31,18 +31,22 @@ struct api_call {
 };
 
 struct mmds;
+struct snapshot; /* migration/snapshot.h */
 
 struct control {
 	struct log *log;      /* borrowed */
 	struct routes routes; /* constant */
 	struct api_counters counters;
-	struct json_object *doc;   /* owned. ctx: main */
-	struct mmds *mmds;	   /* borrowed */
-	struct sandbox *sandbox;   /* borrowed; NULL: none. Set between control_init and server_start */
-	struct vm *vm;		   /* borrowed, while it is built or runs. ctx: main */
-	struct loop loop;	   /* before the start */
-	struct api_call *starting; /* InstanceStart that waits for its answer. ctx: main */
-	struct loop_work running;  /* runs when the vCPUs do */
+	struct json_object *doc;      /* owned. ctx: main */
+	struct mmds *mmds;	      /* borrowed */
+	struct sandbox *sandbox;      /* borrowed; NULL: none. Set between control_init and server_start */
+	struct vm *vm;		      /* borrowed, while it is built or runs. ctx: main */
+	struct loop loop;	      /* before the start */
+	struct api_call *starting;    /* InstanceStart that waits for its answer. ctx: main */
+	struct loop_work running;     /* runs when the vCPUs do */
+	struct snapshot *snapshot;    /* owned; what the VM is restored from; NULL: it boots. ctx: main */
+	struct json_object *unloaded; /* owned; doc as it was before a load that may fail */
+	u64 load_ns;		      /* when that began */
 
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t cond;
@@ -59,6 +63,9 @@ void control_fini(struct control *c); /* accepts zeroed */
 void control_wait_start(struct control *c);
 /* The configuration so far; config_fini it. ctx: main */
 int control_config(struct control *c, struct config *out, struct err *e) MUST_CHECK;
+/* Has the VM started from a snapshot (taken); call waits for it, and the snapshot's configuration takes the place of what was there. ctx:
+ * main */
+void control_restore(struct control *c, struct snapshot *s, struct api_call *call);
 /* The VM is built and about to run: its loop serves the requests from now on. ctx: main */
 void control_attach(struct control *c, struct vm *vm);
 /* It no longer runs. ctx: main */

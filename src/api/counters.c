@@ -69,6 +69,22 @@ static const struct counter_desc latency_counters[] = {
 	{"resume_vm", AT(resume_us)},
 	{"vmm_pause_vm", AT(vmm_pause_us)},
 	{"vmm_resume_vm", AT(vmm_resume_us)},
+	{"full_create_snapshot", AT(full_us)},
+	{"diff_create_snapshot", AT(diff_us)},
+	{"load_snapshot", AT(load_us)},
+	{"vmm_full_create_snapshot", AT(vmm_full_us)},
+	{"vmm_diff_create_snapshot", AT(vmm_diff_us)},
+	{"vmm_load_snapshot", AT(vmm_load_us)},
+	{NULL, 0},
+};
+static const struct counter_desc snapshot_counters[] = {
+	{"count", AT(snapshots)},
+	{"package_bytes", AT(snapshot_package_bytes)},
+	{"memory_bytes", AT(snapshot_memory_bytes)},
+	{"drain_time_us", AT(snapshot_drain_us)},
+	{"state_time_us", AT(snapshot_state_us)},
+	{"memory_time_us", AT(snapshot_memory_us)},
+	{"sync_time_us", AT(snapshot_sync_us)},
 	{NULL, 0},
 };
 
@@ -78,6 +94,7 @@ void api_counters_attach(struct api_counters *c, struct metrics *m)
 		{"get_api_requests", get_counters, NULL, NULL},	    {"put_api_requests", put_counters, NULL, NULL},
 		{"patch_api_requests", patch_counters, NULL, NULL}, {"deprecated_api", deprecated_counters, NULL, NULL},
 		{"api_server", server_counters, NULL, NULL},	    {"latencies_us", latency_counters, NULL, NULL},
+		{"snapshot", snapshot_counters, NULL, NULL},
 	};
 
 	for (u32 i = 0; all[i].group; i++) {

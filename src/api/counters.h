@@ -10,7 +10,7 @@
 struct route;
 
 #define API_COUNTED    32 /* at least the endpoints that are counted */
-#define API_NR_SOURCES 7  /* the last one has no group */
+#define API_NR_SOURCES 8  /* the last one has no group */
 
 struct api_counters {
 	struct {
@@ -20,6 +20,10 @@ struct api_counters {
 	u64 start_us, start_cpu_us; /* from the start of the process, or of who started it, until the API was there */
 	/* Microseconds, of the last one: from request to answer, and of that the VM's part. */
 	u64 pause_us, resume_us, vmm_pause_us, vmm_resume_us;
+	u64 full_us, diff_us, load_us, vmm_full_us, vmm_diff_us, vmm_load_us;
+	/* How the time of the last snapshot went; how many there were, and what was written for them. */
+	u64 snapshot_drain_us, snapshot_state_us, snapshot_memory_us, snapshot_sync_us;
+	u64 snapshots, snapshot_package_bytes, snapshot_memory_bytes;
 	struct metrics_source sources[API_NR_SOURCES];
 };
 

@@ -7,5 +7,6 @@
 #define FC_NOT_AFTER_START  "The requested operation is not supported after starting the microVM."
 #define FC_NOT_BEFORE_START "The requested operation is not supported before starting the microVM."
 #define FC_BAD_JSON	    "An error occurred when deserializing the json body of a request: "
+#define FC_LOAD_ERROR	    "Load snapshot error"
 
 #endif

@@ -235,12 +235,6 @@ int handle_get_metrics(struct api_call *call, struct err *e)
 	return 0;
 }
 
-int handle_snapshot(struct api_call *call, struct err *e)
-{
-	(void)call;
-	return err_set(e, -EOPNOTSUPP, "This husk has no snapshots: they arrive with a later version.");
-}
-
 /* ---- Devices ---- */
 
 static int find_device(const struct api_call *call, struct device **out, struct err *e)

@@ -30,6 +30,8 @@ int handle_set_state(struct api_call *call, struct err *e);
 int handle_update_device(struct api_call *call, struct err *e);
 int handle_ask_device(struct api_call *call, struct err *e);
 int handle_unplug(struct api_call *call, struct err *e);
-int handle_snapshot(struct api_call *call, struct err *e);
+/* snapshots.c. A load starts the VM, as InstanceStart does. */
+int handle_create_snapshot(struct api_call *call, struct err *e);
+int handle_load_snapshot(struct api_call *call, struct err *e);
 
 #endif

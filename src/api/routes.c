@@ -15,11 +15,14 @@
 static const char *const actions[] = {"FlushMetrics", "InstanceStart", "SendCtrlAltDel", NULL};
 static const char *const states[] = {"Paused", "Resumed", NULL};
 static const char *const snapshot_types[] = {"Full", "Diff", NULL};
+static const char *const backend_types[] = {"File", "Uffd", NULL};
+static const char *const working_set_modes[] = {"Record", "Prefetch", NULL};
+static const char *const huge_pages[] = {"Snapshot", "None", "Transparent", "2M", NULL};
 
 /* Handlers look at the JSON itself: there is no struct behind these. */
-#define BODY(n, f, h) \
+#define BODY(n, f, h, ...) \
 	{ \
-		.name = (n), .help = (h), .fields = (f), .nr_fields = ARRAY_SIZE(f) \
+		.name = (n), .help = (h), .fields = (f), .nr_fields = ARRAY_SIZE(f), __VA_ARGS__ \
 	}
 
 static const struct cfg_field action_fields[] = {
@@ -39,9 +42,68 @@ static const struct cfg_field create_fields[] = {
 	 .type = CFG_ENUM,
 	 .values = snapshot_types,
 	 .dflt = "\"Full\"",
-	 .help = "All memory, or what has changed."},
+	 .help = "All memory, or what has changed since the last snapshot."},
+	{.key = "compress", .type = CFG_BOOL, .dflt = "false", .extension = true, .help = "Compress the memory."},
 };
 static const struct cfg_table create_body = BODY("CreateSnapshotParams", create_fields, "A snapshot to be made.");
+
+static const struct cfg_field backend_fields[] = {
+	{.key = "backend_path", .type = CFG_STR, .required = true, .help = "The memory file, or the pager's socket."},
+	{.key = "backend_type", .type = CFG_ENUM, .required = true, .values = backend_types, .help = "Who brings the pages."},
+};
+static const struct cfg_table backend_body = BODY("MemoryBackend", backend_fields, "Where the memory is.");
+
+static const struct cfg_field net_fields[] = {
+	{.key = "iface_id", .type = CFG_STR, .required = true, .help = "The network interface."},
+	{.key = "host_dev_name", .type = CFG_STR, .required = true, .help = "Its tap interface."},
+};
+static const struct cfg_table net_body = BODY("NetworkOverride", net_fields, "Another tap interface.", .open = true);
+
+static const struct cfg_field drive_fields[] = {
+	{.key = "drive_id", .type = CFG_STR, .required = true, .help = "The drive, or virtio-pmem device."},
+	{.key = "path_on_host", .type = CFG_STR, .required = true, .help = "Its file."},
+};
+static const struct cfg_table drive_body = BODY("DriveOverride", drive_fields, "Another file for a drive.", .open = true);
+
+static const struct cfg_field vsock_fields[] = {
+	{.key = "uds_path", .type = CFG_STR, .required = true, .help = "The socket's path."},
+};
+static const struct cfg_table vsock_body = BODY("VsockOverride", vsock_fields, "Another socket.", .open = true);
+
+static const struct cfg_field working_set_fields[] = {
+	{.key = "path", .type = CFG_STR, .required = true, .help = "File with the list of pages."},
+	{.key = "mode",
+	 .type = CFG_ENUM,
+	 .required = true,
+	 .values = working_set_modes,
+	 .help = "Write the list, or read these pages ahead."},
+};
+static const struct cfg_table working_set_body = BODY("WorkingSet", working_set_fields, "The pages that a VM uses first.");
+
+static const struct cfg_field load_fields[] = {
+	{.key = "snapshot_path", .type = CFG_STR, .required = true, .help = "File with the state."},
+	{.key = "mem_file_path", .type = CFG_STR, .deprecated = true, .help = "File with the memory, where mem_backend is absent."},
+	{.key = "mem_backend", .type = CFG_OBJ, .sub = &backend_body, .help = "Where the memory is."},
+	{.key = "enable_diff_snapshots",
+	 .type = CFG_BOOL,
+	 .dflt = "false",
+	 .deprecated = true,
+	 .help = "The old name of track_dirty_pages."},
+	{.key = "track_dirty_pages", .type = CFG_BOOL, .dflt = "false", .help = "Record written pages, for diff snapshots."},
+	{.key = "resume_vm", .type = CFG_BOOL, .dflt = "false", .help = "Let the VM run at once; else it is paused."},
+	{.key = "network_overrides", .type = CFG_LIST, .sub = &net_body, .help = "Other tap interfaces than those saved."},
+	{.key = "vsock_override", .type = CFG_OBJ, .sub = &vsock_body, .help = "Another socket for vsock than the one saved."},
+	{.key = "clock_realtime", .type = CFG_BOOL, .dflt = "false", .help = "The guest's clocks jump over the time since the snapshot."},
+	{.key = "huge_pages", .type = CFG_ENUM, .values = huge_pages, .dflt = "\"Snapshot\"", .help = "What backs guest memory."},
+	{.key = "drive_overrides",
+	 .type = CFG_LIST,
+	 .sub = &drive_body,
+	 .extension = true,
+	 .help = "Other files for drives than those saved."},
+	{.key = "eager", .type = CFG_BOOL, .dflt = "false", .extension = true, .help = "Read all memory before the VM runs."},
+	{.key = "working_set", .type = CFG_OBJ, .sub = &working_set_body, .extension = true, .help = "The pages that a VM uses first."},
+};
+static const struct cfg_table load_body = BODY("LoadSnapshotParams", load_fields, "A snapshot to be loaded.");
 
 /* ---- Routes of their own ---- */
 
@@ -59,8 +121,10 @@ static const struct route own_routes[] = {
 	{API_GET, "/mmds", .run = handle_get_mmds, .help = "The metadata of the guest."},
 	{API_PUT, "/mmds", .kind = API_ANY_JSON, .run = handle_put_mmds, .help = "Replaces the metadata of the guest."},
 	{API_PATCH, "/mmds", .kind = API_ANY_JSON, .run = handle_patch_mmds, .help = "Merges into the metadata of the guest (RFC 7396)."},
-	{API_PUT, "/snapshot/create", API_AFTER_START, API_FIELDS, &create_body, .run = handle_snapshot, .help = "Not there yet."},
-	{API_PUT, "/snapshot/load", API_BEFORE_START, API_ANY_JSON, .run = handle_snapshot, .help = "Not there yet."},
+	{API_PUT, "/snapshot/create", API_AFTER_START, API_FIELDS, &create_body, .run = handle_create_snapshot,
+	 .help = "Saves a paused VM in two files."},
+	{API_PUT, "/snapshot/load", API_BEFORE_START, API_FIELDS, &load_body, .run = handle_load_snapshot,
+	 .help = "Makes the VM of a snapshot; nothing else may have been configured."},
 };
 
 /* ---- Sections ---- */

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
-#include "cli/flags.h"
+#include "cli/restore.h"
 
 const struct command commands[] = {
 	{"run", "[CONFIG.json] [flags]", "run a VM in the foreground", cmd_run, help_run},
@@ -13,6 +13,11 @@ const struct command commands[] = {
 	 help_config},
 	{"api", "schema | routes", "the REST API as OpenAPI 3; its routes as a table", cmd_api, help_api},
 	{"ctl", "SOCKET COMMAND", "a running VM: status, pause, balloon, drives, metrics, ...", cmd_ctl, help_ctl},
+	{"snapshot", "info DIR | merge BASE DIFF", "snapshots on disk: what is in one; a diff onto its base", cmd_snapshot, help_snapshot},
+	{"clone", "DIR [--count N] [flags]", "many VMs out of one snapshot", cmd_clone, help_clone},
+	{"inspect", "FILE [--json]", "the saved state of a VM, field by field", cmd_inspect, help_inspect},
+	{"cpu-template", "common [FILE...]", "a CPU template for guests that move between accelerators and hosts", cmd_cpu_template,
+	 help_cpu_template},
 	{"completion", "bash | zsh | fish", "what a shell offers after a Tab", cmd_completion, NULL},
 	{"version", "", "print the version", cmd_version, NULL},
 	{"help", "[COMMAND | firecracker]", "this text, or more about one command", cmd_help, NULL},
@@ -47,8 +52,10 @@ void help_run(FILE *out)
 	fputs("  --api-sock PATH         Serve the REST API on this unix socket (docs/api.md)\n"
 	      "  --trace PATTERNS        Print the events that match, like 'virtio_*,bus_*'; \"help\" lists them\n"
 	      "  --no-seccomp            No filters of system calls (docs/sandbox.md)\n"
-	      "  --trace-file FILE       Where they go; standard error when absent\n"
-	      "\nExit codes: 0 powered off, or ended from the host; 1 error; 2 usage; 10 reboot; 11 guest panic; 12 guest crash (triple "
+	      "  --trace-file FILE       Where they go; standard error when absent\n",
+	      out);
+	restore_flags_help(out);
+	fputs("\nExit codes: 0 powered off, or ended from the host; 1 error; 2 usage; 10 reboot; 11 guest panic; 12 guest crash (triple "
 	      "fault);\n"
 	      "13 the accelerator could not go on; 148 a system call that husk forbids itself (docs/sandbox.md).\n",
 	      out);
@@ -82,9 +89,9 @@ void help_firecracker(FILE *out)
 	fputs("husk [--api-sock PATH] [flags]: a VM as `firecracker` " FIRECRACKER_VERSION " runs it, configured over its REST API\n\n"
 	      "Taken as by Firecracker: --api-sock (/run/firecracker.socket) --config-file --no-api --id --boot-timer --log-path --level\n"
 	      "--module --show-level --show-log-origin --metrics-path --metadata --mmds-size-limit --http-api-max-payload-size --version\n"
-	      "--no-seccomp.\n"
+	      "--no-seccomp --snapshot-version --describe-snapshot.\n"
 	      "Accepted, without effect: --enable-pci --start-time-us --start-time-cpu-us\n"
-	      "--parent-cpu-time-us. Refused: --seccomp-filter --snapshot-version --describe-snapshot. Husk's own: --accelerator.\n"
+	      "--parent-cpu-time-us. Refused: --seccomp-filter. Husk's own: --accelerator.\n"
 	      "The log goes to standard output until --log-path. Exit codes: 0; 1 error; 153 command line not understood.\n",
 	      out);
 }

@@ -39,6 +39,10 @@ int cmd_config(int argc, char **argv, struct err *e);
 int cmd_api(int argc, char **argv, struct err *e);
 int cmd_check(int argc, char **argv, struct err *e);
 int cmd_ctl(int argc, char **argv, struct err *e);
+int cmd_clone(int argc, char **argv, struct err *e);
+int cmd_snapshot(int argc, char **argv, struct err *e);
+int cmd_inspect(int argc, char **argv, struct err *e);
+int cmd_cpu_template(int argc, char **argv, struct err *e);
 int cmd_completion(int argc, char **argv, struct err *e);
 int cmd_version(int argc, char **argv, struct err *e);
 int cmd_help(int argc, char **argv, struct err *e);
@@ -52,6 +56,14 @@ void help_config(FILE *out);
 void help_api(FILE *out);
 void help_check(FILE *out);
 void help_ctl(FILE *out);
+void help_clone(FILE *out);
+void help_snapshot(FILE *out);
+void help_inspect(FILE *out);
+void help_cpu_template(FILE *out);
 void help_firecracker(FILE *out);
+
+struct json_object;
+/* What `husk inspect` shows of package_json's. */
+void inspect_print(FILE *out, struct json_object *package);
 
 #endif

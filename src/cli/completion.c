@@ -4,7 +4,7 @@
 
 #include "cli/cli.h"
 #include "cli/ctl.h"
-#include "cli/flags.h"
+#include "cli/restore.h"
 
 static void print_words(FILE *out, bool subcommands)
 {
@@ -23,6 +23,8 @@ static void print_flags(FILE *out)
 
 	for (u32 i = 0; config_flag_at(i, &flag); i++)
 		fprintf(out, "--%s ", flag.name);
+	for (u32 i = 0; restore_flag_names[i]; i++)
+		fprintf(out, "--%s ", restore_flag_names[i]);
 	fputs("--api-sock --trace --trace-file", out);
 }
 
@@ -31,7 +33,7 @@ static void print_ctl_cases(FILE *out)
 {
 	for (const struct ctl_command *c = ctl_commands; c->name; c++) {
 		if (*c->complete)
-			fprintf(out, "\t\t%s) words=\"%s\" ;;\n", c->name, c->complete);
+			fprintf(out, "\t\t%s) words=\"%s\" ;;\n", c->name, strcmp(c->complete, "FILE") ? c->complete : "");
 	}
 }
 
@@ -52,8 +54,9 @@ static void print_bash(FILE *out)
 	print_flags(out);
 	fputs("\" ;;\n\t2:help) words=\"firecracker ", out);
 	print_words(out, false);
-	fputs("\" ;;\n\t2:api) words=\"schema routes\" ;;\n\t2:completion) words=\"bash zsh fish\" ;;\n\tesac\n"
-	      "\t[[ $cur == -* && ${COMP_WORDS[1]} == ctl ]] && words=\"--json --prometheus\"\n"
+	fputs("\" ;;\n\t2:api) words=\"schema routes\" ;;\n\t2:completion) words=\"bash zsh fish\" ;;\n\t2:snapshot) words=\"info merge\" "
+	      ";;\n\tesac\n"
+	      "\t[[ $cur == -* && ${COMP_WORDS[1]} == ctl ]] && words=\"--json --prometheus --diff --compress --keep-paused\"\n"
 	      "\tmapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$cur\")\n"
 	      "}\n"
 	      "complete -o default -F _husk husk\n",

@@ -19,6 +19,10 @@ const struct ctl_command ctl_commands[] = {
 	{"start", "", "", 0, 0, "Starts a VM that was configured over the API.", ctl_start},
 	{"pause", "", "", 0, 0, "Halts CPUs and devices.", ctl_pause},
 	{"resume", "", "", 0, 0, "Lets them go on.", ctl_resume},
+	{"snapshot", "DIR", "FILE", 1, 1,
+	 "Halts it, writes its state and memory to DIR, lets it go on. --diff: what has changed since the last one; --compress; "
+	 "--keep-paused.",
+	 ctl_snapshot},
 	{"stop", "", "", 0, 0, "Presses Ctrl-Alt-Del: the guest shuts down in its own time.", ctl_stop},
 	{"end", "", "", 0, 0, "Ends the VM at once, as a power cut does.", ctl_end},
 	{"balloon", "[SIZE]", "", 0, 1, "How much memory the balloon takes from the guest; with SIZE (512M), how much it shall take.",
@@ -94,13 +98,24 @@ static const struct ctl_command *find_command(const char *name, struct err *e)
 
 static int take_option(struct ctl *c, struct args *a, struct err *e)
 {
-	if (!strcmp(a->name, "json"))
-		c->json = true;
-	else if (!strcmp(a->name, "prometheus"))
-		c->prometheus = true;
-	else
-		return err_set(e, -EINVAL, "husk ctl: unknown flag --%s; there are --json and, for metrics, --prometheus", a->name);
-	return args_no_value(a, e);
+	const struct {
+		const char *name;
+		bool *on;
+	} all[] = {
+		{"json", &c->json},	    {"prometheus", &c->prometheus},   {"diff", &c->diff},
+		{"compress", &c->compress}, {"keep-paused", &c->keep_paused},
+	};
+
+	for (u32 i = 0; i < ARRAY_SIZE(all); i++) {
+		if (!strcmp(a->name, all[i].name)) {
+			*all[i].on = true;
+			return args_no_value(a, e);
+		}
+	}
+	return err_set(e, -EINVAL,
+		       "husk ctl: unknown flag --%s; there are --json, for metrics --prometheus, for snapshot --diff, --compress and "
+		       "--keep-paused",
+		       a->name);
 }
 
 static int parse(struct ctl *c, const char **words, int *nr, int argc, char **argv, struct err *e)

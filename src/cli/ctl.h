@@ -14,9 +14,10 @@ struct json_object;
 /* One invocation. */
 struct ctl {
 	const char *sock;
-	bool json;		  /* answers as the API gave them */
-	bool prometheus;	  /* metrics in Prometheus' text form */
-	const char *const *words; /* what follows the command */
+	bool json;			  /* answers as the API gave them */
+	bool prometheus;		  /* metrics in Prometheus' text form */
+	bool diff, compress, keep_paused; /* snapshot */
+	const char *const *words;	  /* what follows the command */
 	int nr;
 };
 
@@ -38,6 +39,7 @@ int ctl_pause(const struct ctl *c, struct err *e);
 int ctl_resume(const struct ctl *c, struct err *e);
 int ctl_stop(const struct ctl *c, struct err *e);
 int ctl_end(const struct ctl *c, struct err *e);
+int ctl_snapshot(const struct ctl *c, struct err *e); /* ctl_snapshot.c */
 int ctl_log(const struct ctl *c, struct err *e);
 int ctl_metrics(const struct ctl *c, struct err *e);
 int ctl_mmds(const struct ctl *c, struct err *e);

@@ -3,6 +3,7 @@
  */
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <json-c/json_object.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@
 #include "cli/cli.h"
 #include "cli/invocation.h"
 #include "cli/session.h"
+#include "migration/package.h"
 #include "vmm/base/json.h"
 
 enum fc_kind {
@@ -30,6 +32,8 @@ enum fc_kind {
 	FC_VERSION,
 	FC_HELP,
 	FC_NO_SECCOMP,
+	FC_SNAPSHOT_VERSION,
+	FC_DESCRIBE,
 	FC_IGNORED,	/* nothing to do for it */
 	FC_WITHOUT,	/* accepted, but what it asks for is missing: a warning */
 	FC_UNSUPPORTED, /* refused */
@@ -47,7 +51,7 @@ static const struct fc_flag fc_flags[] = {
 	{"api-sock", true, FC_API_SOCK, NULL},
 	{"boot-timer", false, FC_CONFIG, NULL},
 	{"config-file", true, FC_CONFIG_FILE, NULL},
-	{"describe-snapshot", true, FC_UNSUPPORTED, "husk has no snapshots yet"},
+	{"describe-snapshot", true, FC_DESCRIBE, NULL},
 	{"enable-pci", false, FC_WITHOUT, "husk has no PCI bus yet: devices are on virtio-mmio"},
 	{"help", false, FC_HELP, NULL},
 	{"http-api-max-payload-size", true, FC_MAX_PAYLOAD, NULL},
@@ -66,7 +70,7 @@ static const struct fc_flag fc_flags[] = {
 	 "it out"},
 	{"show-level", false, FC_CONFIG, NULL},
 	{"show-log-origin", false, FC_CONFIG, NULL},
-	{"snapshot-version", false, FC_UNSUPPORTED, "husk has no snapshots yet"},
+	{"snapshot-version", false, FC_SNAPSHOT_VERSION, NULL},
 	{"start-time-cpu-us", true, FC_START_CPU, NULL},
 	{"start-time-us", true, FC_START, NULL},
 	{"version", false, FC_VERSION, NULL},
@@ -74,8 +78,8 @@ static const struct fc_flag fc_flags[] = {
 
 struct fc_args {
 	struct invocation inv;
-	bool no_api, no_seccomp, version, help;
-	const char *api_sock, *metadata;
+	bool no_api, no_seccomp, version, snapshot_version, help;
+	const char *api_sock, *metadata, *describe;
 	u64 max_payload, mmds_limit; /* bytes; mmds_limit 0: max_payload */
 	u64 start_us, start_cpu_us, parent_cpu_us;
 	u64 warnings; /* bit i: fc_flags[i].text is to be logged */
@@ -164,6 +168,12 @@ static int take_flag(struct fc_args *fc, const struct fc_flag *flag, const char 
 		break;
 	case FC_NO_SECCOMP:
 		fc->no_seccomp = true;
+		break;
+	case FC_SNAPSHOT_VERSION:
+		fc->snapshot_version = true;
+		break;
+	case FC_DESCRIBE:
+		fc->describe = value;
 		break;
 	case FC_IGNORED:
 		break;
@@ -301,6 +311,29 @@ static int run(const struct fc_args *fc, struct err *e)
 	return r;
 }
 
+/* The number of the format, in Firecracker's form. */
+static int print_version(u32 version)
+{
+	printf("v%u.0.0\n", version);
+	return EXIT_OK;
+}
+
+/* The version of the format that the file has. */
+static int describe_snapshot(const char *path, struct err *e)
+{
+	auto_fd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	auto_free u8 *bytes = NULL;
+	u64 length;
+
+	if (fd < 0)
+		err_errno(e, "cannot open \"%s\"", path);
+	else if (package_read(fd, PACKAGE_SOFT_CAP, &bytes, &length, e) == 0)
+		return print_version(PACKAGE_VERSION);
+	else
+		err_prefix(e, "\"%s\"", path);
+	return EXIT_ERROR;
+}
+
 int cmd_firecracker(int argc, char **argv, struct err *e)
 {
 	struct fc_args fc = {.api_sock = "/run/firecracker.socket", .max_payload = SERVER_DEFAULT_MAX_PAYLOAD};
@@ -312,6 +345,10 @@ int cmd_firecracker(int argc, char **argv, struct err *e)
 		help_firecracker(stdout);
 	} else if (fc.version) {
 		puts("Firecracker v" FIRECRACKER_VERSION "\nhusk " HUSK_VERSION);
+	} else if (fc.snapshot_version) {
+		print_version(PACKAGE_VERSION);
+	} else if (fc.describe) {
+		code = describe_snapshot(fc.describe, e);
 	} else {
 		code = run(&fc, e);
 	}

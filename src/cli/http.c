@@ -68,17 +68,17 @@ static int send_request(int fd, const char *method, const char *path, const char
 }
 
 /* To the end of the connection. */
-static int read_all(int fd, struct buf *b, struct err *e)
+static int read_all(int fd, int timeout_ms, struct buf *b, struct err *e)
 {
 	char part[16 * 1024];
 
 	for (;;) {
 		struct pollfd p = {.fd = fd, .events = POLLIN};
-		int ready = poll(&p, 1, HTTP_TIMEOUT_MS);
+		int ready = poll(&p, 1, timeout_ms);
 		ssize_t n;
 
 		if (ready == 0)
-			return err_set(e, -ETIMEDOUT, "no answer after %d s", HTTP_TIMEOUT_MS / 1000);
+			return err_set(e, -ETIMEDOUT, "no answer after %d s", timeout_ms / 1000);
 		n = recv(fd, part, sizeof(part), 0);
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -125,7 +125,8 @@ static int read_answer(const char *text, size_t len, struct json_object **out, s
 	return -EREMOTEIO;
 }
 
-int http_ask(const char *sock, const char *method, const char *path, const char *body, size_t len, struct json_object **out, struct err *e)
+static int ask(const char *sock, int timeout_ms, const char *method, const char *path, const char *body, size_t len,
+	       struct json_object **out, struct err *e)
 {
 	auto_fd int fd = http_connect(sock, e);
 	struct buf answer = {0};
@@ -140,9 +141,20 @@ int http_ask(const char *sock, const char *method, const char *path, const char 
 	}
 	r = send_request(fd, method, path, body, len, e);
 	if (r == 0)
-		r = read_all(fd, &answer, e);
+		r = read_all(fd, timeout_ms, &answer, e);
 	if (r == 0)
 		r = read_answer((const char *)answer.data, answer.len, out, e);
 	buf_fini(&answer);
 	return r;
+}
+
+int http_ask(const char *sock, const char *method, const char *path, const char *body, size_t len, struct json_object **out, struct err *e)
+{
+	return ask(sock, HTTP_TIMEOUT_MS, method, path, body, len, out, e);
+}
+
+int http_ask_slowly(const char *sock, const char *method, const char *path, const char *body, size_t len, struct json_object **out,
+		    struct err *e)
+{
+	return ask(sock, HTTP_SLOW_MS, method, path, body, len, out, e);
 }

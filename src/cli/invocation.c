@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli/args.h"
+#include "cli/restore.h"
 #include "vmm/base/json.h"
 
 static const char *const own_options[] = {"api-sock", "help", "no-seccomp", "trace", "trace-file"};
@@ -27,6 +28,8 @@ static int unknown_flag(const char *name, struct err *e)
 	config_flags_suggest(&s);
 	for (u32 i = 0; i < ARRAY_SIZE(own_options); i++)
 		suggest_try(&s, own_options[i]);
+	for (u32 i = 0; restore_flag_names[i]; i++)
+		suggest_try(&s, restore_flag_names[i]);
 	return err_set(e, -EINVAL, "unknown flag --%s%s; \"husk help run\" lists them", name, suggest_text(&s, "--"));
 }
 
@@ -38,7 +41,10 @@ static int take_option(struct invocation *inv, struct args *a, struct err *e)
 							    : NULL;
 	struct config_flag flag;
 	const char *value = NULL;
+	int r = 0;
 
+	if (restore_take_flag(&inv->restore, a, &r, e))
+		return r;
 	if (own)
 		return (*own = args_value(a, e)) ? 0 : -EINVAL;
 	if (!strcmp(a->name, "no-seccomp")) {

@@ -12,10 +12,18 @@ struct invocation_flag {
 	const char *value; /* borrowed from argv; NULL when the flag takes none */
 };
 
+/* What follows --restore: restore.h. */
+struct restore_flags {
+	const char *dir;		  /* borrowed from argv, or NULL: no restore */
+	const char *working_set, *record; /* files; NULL: none */
+	bool paused, eager, clock_realtime;
+};
+
 struct invocation {
 	const char *config_path; /* all borrowed from argv, or NULL */
 	const char *trace, *trace_file, *api_sock;
 	bool no_seccomp;
+	struct restore_flags restore;
 	struct invocation_flag *flags; /* owned */
 	u32 nr_flags;
 };

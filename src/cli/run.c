@@ -9,7 +9,9 @@
 #include "api/server.h"
 #include "cli/cli.h"
 #include "cli/invocation.h"
+#include "cli/restore.h"
 #include "cli/session.h"
+#include "migration/snapshot.h"
 
 static int exit_code_of(enum vm_end end)
 {
@@ -42,21 +44,22 @@ static int open_trace(const struct invocation *inv, int *fd, struct trace *trace
 	return trace_enable(trace, inv->trace, *fd >= 0 ? *fd : STDERR_FILENO, e);
 }
 
-static int run_session(const struct invocation *inv, const struct config *c, struct json_object *root, struct log *log, struct trace *trace,
-		       enum vm_end *end, struct err *e)
+static int run_session(const struct invocation *inv, const struct config *c, struct json_object *root, const struct vm_restore *restore,
+		       struct log *log, struct trace *trace, enum vm_end *end, struct err *e)
 {
 	struct mmds mmds;
 	struct session s = {
 		.log = log,
 		.trace = trace,
 		.mmds = &mmds,
-		.started = "the VM is built and starts",
+		.started = restore ? "the VM is restored and goes on" : "the VM is built and starts",
 		.api_sock = inv->api_sock,
 		.no_seccomp = inv->no_seccomp,
 		.remove_sock = true,
 		.max_payload = SERVER_DEFAULT_MAX_PAYLOAD,
 		.own_counters = true,
 		.doc = root,
+		.restore = restore,
 	};
 	int r;
 
@@ -66,7 +69,8 @@ static int run_session(const struct invocation *inv, const struct config *c, str
 	return r;
 }
 
-static int run_config(const struct invocation *inv, const struct config *c, struct json_object *root, struct err *e)
+static int run_config(const struct invocation *inv, const struct config *c, struct json_object *root, const struct vm_restore *restore,
+		      struct err *e)
 {
 	enum vm_end end = VM_END_NONE;
 	auto_fd int trace_fd = -1;
@@ -77,10 +81,26 @@ static int run_config(const struct invocation *inv, const struct config *c, stru
 	if (r == 0)
 		r = open_trace(inv, &trace_fd, &trace, e);
 	if (r == 0)
-		r = run_session(inv, c, root, &log, &trace, &end, e);
+		r = run_session(inv, c, root, restore, &log, &trace, &end, e);
 	trace_fini(&trace);
 	log_fini(&log);
 	return r < 0 ? EXIT_ERROR : exit_code_of(end);
+}
+
+static int run_restored(const struct invocation *inv, struct err *e)
+{
+	struct snapshot *snapshot = NULL;
+	struct json_object *root = NULL;
+	int code = EXIT_ERROR;
+	struct config c;
+
+	if (restore_open(inv, &snapshot, &root, e) == 0 && config_parse(&c, root, inv->restore.dir, e) == 0) {
+		code = run_config(inv, &c, root, snapshot_restore(snapshot), e);
+		config_fini(&c);
+	}
+	snapshot_close(snapshot);
+	json_object_put(root);
+	return code;
 }
 
 static int run_invocation(const struct invocation *inv, struct err *e)
@@ -93,6 +113,12 @@ static int run_invocation(const struct invocation *inv, struct err *e)
 		trace_list(STDOUT_FILENO);
 		return EXIT_OK;
 	}
+	if (inv->restore.dir)
+		return run_restored(inv, e);
+	if (restore_wanted(&inv->restore)) {
+		err_set(e, -EINVAL, "these flags need a snapshot: --restore DIR (\"husk help run\")");
+		return EXIT_USAGE;
+	}
 	if (!inv->config_path && !inv->nr_flags && !inv->api_sock) {
 		err_set(e, -EINVAL, "nothing to run: give a configuration file, --kernel FILE or --api-sock PATH (\"husk help run\")");
 		return EXIT_USAGE;
@@ -100,7 +126,7 @@ static int run_invocation(const struct invocation *inv, struct err *e)
 	if (invocation_json(inv, &root, e) < 0)
 		return EXIT_ERROR;
 	if (invocation_check(inv, root, inv->api_sock, &c, e) == 0) {
-		code = run_config(inv, &c, root, e);
+		code = run_config(inv, &c, root, NULL, e);
 		config_fini(&c);
 	}
 	json_object_put(root);

@@ -10,6 +10,7 @@
 #include "api/logger.h"
 #include "api/mmds.h"
 #include "api/server.h"
+#include "migration/snapshot.h"
 #include "vmm/chr.h"
 
 static const int end_signals[] = {SIGTERM, SIGINT, SIGHUP};
@@ -65,12 +66,17 @@ int session_log(struct log *log, const struct config *c, int fd, enum log_level 
 static int run_vm(const struct session *s, const struct config *c, struct control *control, enum vm_end *end, struct err *e)
 {
 	struct metrics_source mmds = {.group = "mmds", .counters = mmds_counter_names, .base = &s->mmds->service.counters};
+	const struct vm_options options = {
+		.sandbox = s->sandbox,
+		.restore = control && control->snapshot ? snapshot_restore(control->snapshot) : s->restore,
+		.document = control ? &control->doc : &s->doc,
+	};
 	struct vm *vm = xzalloc(sizeof(*vm));
 	int r;
 
 	/* Before the accelerator's, which takes those that translated code raises and hands on the others. */
 	set_handlers(crash_signals, ARRAY_SIZE(crash_signals), on_crash_signal, (int)(SA_RESETHAND | SA_NODEFER));
-	r = vm_init_confined(vm, c, s->log, s->trace, s->sandbox, e);
+	r = vm_init_options(vm, c, s->log, s->trace, &options, e);
 	if (r == 0) {
 		log_info(s->log, "%s", s->started);
 		mmds_configure(s->mmds, c->mmds);

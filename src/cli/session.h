@@ -20,7 +20,8 @@ struct session {
 	u64 max_payload;			   /* bytes of a request's body */
 	bool own_counters;			   /* metrics have husk's own counters, too */
 	u64 start_us, start_cpu_us, parent_cpu_us; /* of api_counters_started */
-	struct json_object *doc;		   /* with an API: what is configured already, as JSON */
+	struct json_object *doc;		   /* what is configured already, as JSON */
+	const struct vm_restore *restore;	   /* of a configuration that comes with a snapshot; NULL: the VM boots */
 };
 
 /* The log as the configuration wants it; fd and level are what holds when it says nothing. log_fini it, also after a failure. */

@@ -115,6 +115,8 @@ void kvm_arch_log_state(struct vcpu *v);
 int kvm_arch_cpu_caps(struct vm *vm, struct arch_cpu_caps *caps, struct err *e);
 int kvm_arch_pull(struct vcpu *v, struct err *e);
 int kvm_arch_push(struct vcpu *v, struct err *e);
+int kvm_arch_vm_pull(struct vm *vm, struct err *e);
+int kvm_arch_vm_push(struct vm *vm, struct err *e);
 /* accel.h: vcpu_debug; and a KVM_EXIT_DEBUG that came of it: VCPU_AGAIN when it is the guest's own affair. ctx: vcpu */
 int kvm_arch_debug(struct vcpu *v, const struct vcpu_debug *d, struct err *e);
 enum vcpu_exit kvm_arch_debug_exit(struct vcpu *v);

@@ -277,6 +277,10 @@ int kvm_arch_cpu_caps(struct vm *vm, struct arch_cpu_caps *caps, struct err *e)
 	kvm_feature_msrs(vm, caps);
 	caps->tsc_khz = tsc_khz(vm);
 	caps->tsc_deadline = kvm_cap(kv, KVM_CAP_TSC_DEADLINE_TIMER);
+	caps->tsc_scaling = kvm_cap(kv, KVM_CAP_TSC_CONTROL);
+	caps->smm = kvm_cap(kv, KVM_CAP_X86_SMM);
+	caps->nr_msrs = kv->arch->nr_msrs;
+	memcpy(caps->msrs, kv->arch->msrs, sizeof(caps->msrs));
 	features = x86_cpuid_find(&caps->cpuid, 1, 0);
 	if (!features)
 		return err_set(e, -EIO, "KVM's list of CPUID leaves lacks leaf 1");

@@ -10,11 +10,15 @@ struct kvm_arch_vm {
 	bool has_xsave2, has_sregs2, has_payload, has_triple_fault;
 	u32 nr_msrs;
 	u32 msrs[X86_MSR_MAX]; /* what vcpu_pull asks for; not all of them are there on each host */
+	/* TSC of the vCPU that was loaded last, for the others to have the same. */
+	bool tsc_known;
+	u64 tsc_value, tsc_offset;
 };
 
 struct kvm_arch_vcpu {
 	struct x86_cpuid_table cpuid; /* what KVM was told last */
 	struct kvm_guest_debug debug; /* the same */
+	u64 pulled_tsc;		      /* the one that was read last; 0: none */
 };
 
 static inline struct kvm_arch_vm *kvm_x86_of(const struct vcpu *v)
@@ -39,6 +43,12 @@ int kvm_msrs_pull(struct vcpu *v, struct err *e) MUST_CHECK;
  * performance counters). KVM refusing one is an error that names it, unless its value is 0: not being there is as good.
  */
 int kvm_msrs_push(struct vcpu *v, bool late, struct err *e) MUST_CHECK;
+
+/*
+ * Loads the TSC, so that it goes on from its value. vCPUs that were saved one after the other, with values less than a second apart, had
+ * one TSC and get one. A value that was just pulled from this vCPU is left alone: the counter has run on.
+ */
+int kvm_tsc_push(struct vcpu *v, struct err *e) MUST_CHECK;
 
 /* Fills caps->feature_msrs. */
 void kvm_feature_msrs(const struct vm *vm, struct arch_cpu_caps *caps);

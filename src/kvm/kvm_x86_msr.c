@@ -137,6 +137,7 @@ int kvm_msrs_pull(struct vcpu *v, struct err *e)
 			cpu->msrs[cpu->nr_msrs++] = (struct x86_msr){.index = b.msrs.entries[i].index, .value = b.msrs.entries[i].data};
 		next += (u32)got < n ? (u32)got + 1 : n;
 	}
+	kc->arch->pulled_tsc = cpu->nr_msrs && cpu->msrs[0].index == MSR_TSC ? cpu->msrs[0].value : 0;
 	return 0;
 }
 
@@ -169,7 +170,7 @@ int kvm_msrs_push(struct vcpu *v, bool late, struct err *e)
 	int ret = 0;
 
 	for (u32 i = 0; i < cpu->nr_msrs && !ret; i++) {
-		if (is_late(cpu->msrs[i].index) != late)
+		if (cpu->msrs[i].index == MSR_TSC || is_late(cpu->msrs[i].index) != late)
 			continue;
 		b.msrs.entries[n++] = (struct kvm_msr_entry){.index = cpu->msrs[i].index, .data = cpu->msrs[i].value};
 		if (n == BATCH) {
@@ -190,6 +191,73 @@ static bool read_one(int fd, u32 index, struct x86_msr *out)
 		return false;
 	*out = (struct x86_msr){index, b.msrs.entries[0].data};
 	return true;
+}
+
+/* ---- TSC ---- */
+
+/* Since Linux 5.16. */
+static bool tsc_offset_attr(int fd, bool set, u64 *offset)
+{
+	const struct kvm_device_attr attr = {.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET, .addr = (u64)(uintptr_t)offset};
+
+	return ioctl(fd, set ? KVM_SET_DEVICE_ATTR : KVM_GET_DEVICE_ATTR, &attr) == 0;
+}
+
+static int write_tsc(const struct kvm_vcpu *kc, u64 value, struct err *e)
+{
+	union msr_batch b = {.msrs.nmsrs = 1};
+
+	b.msrs.entries[0] = (struct kvm_msr_entry){.index = MSR_TSC, .data = value};
+	if (ioctl(kc->fd, KVM_SET_MSRS, &b) != 1)
+		return err_set(e, -EINVAL, "KVM refuses the TSC");
+	return 0;
+}
+
+/* Older kernels take a value less than a second from what the counter would have for an attempt to synchronize it, and ignore it. So the
+ * first vCPU is set far away first; for the others that is what is wanted. */
+static int push_tsc_value(const struct kvm_vcpu *kc, u64 value, bool first, struct err *e)
+{
+	int ret = first ? write_tsc(kc, value ^ BIT(62), e) : 0;
+
+	return ret < 0 ? ret : write_tsc(kc, value, e);
+}
+
+/* Sets it, by offset where that is to be had. */
+static int set_tsc(struct kvm_arch_vm *kx, const struct kvm_vcpu *kc, u64 value, bool first, struct err *e)
+{
+	struct x86_msr now;
+	u64 offset;
+
+	if (!tsc_offset_attr(kc->fd, false, &offset) || !read_one(kc->fd, MSR_TSC, &now))
+		return push_tsc_value(kc, value, first, e);
+	if (first)
+		kx->tsc_offset = offset + value - now.value;
+	return tsc_offset_attr(kc->fd, true, &kx->tsc_offset) ? 0 : push_tsc_value(kc, value, first, e);
+}
+
+int kvm_tsc_push(struct vcpu *v, struct err *e)
+{
+	struct kvm_arch_vm *kx = kvm_x86_of(v);
+	const struct kvm_vcpu *kc = v->accel;
+	u64 second = MAX(v->cpu->tsc_khz, 1000000u) * 1000, value = 0;
+	struct x86_msr now;
+	bool first;
+	int ret;
+
+	for (u32 i = 0; i < v->cpu->nr_msrs; i++)
+		value = v->cpu->msrs[i].index == MSR_TSC ? v->cpu->msrs[i].value : value;
+	if (!value || value == kc->arch->pulled_tsc)
+		return 0;
+	first = !kx->tsc_known || value - kx->tsc_value + second > 2 * second;
+	if (first)
+		kx->tsc_value = value;
+	kx->tsc_known = true;
+	ret = set_tsc(kx, kc, value, first, e);
+	/* A KVM that is itself emulated may give its guests the host's counter, come what may. */
+	if (ret == 0 && read_one(kc->fd, MSR_TSC, &now) && (s64)(now.value - value) < -(s64)second)
+		return err_set(e, -EOPNOTSUPP, "KVM ignores the guest's TSC: it would go back by %llu seconds",
+			       (unsigned long long)((value - now.value) / second));
+	return ret;
 }
 
 void kvm_feature_msrs(const struct vm *vm, struct arch_cpu_caps *caps)

@@ -13,8 +13,12 @@
 
 /* Local APIC registers, SDM 3A §11.4.1 */
 #define APIC_VERSION   0x30
+#define APIC_LVT_TIMER 0x320
 #define APIC_LVT_LINT0 0x350
 #define APIC_LVT_LINT1 0x360
+#define APIC_TMICT     0x380
+#define APIC_TMCCT     0x390
+#define LVT_TIMER_MODE 0x60000u
 #define LVT_EXTINT     0x700u
 #define LVT_NMI	       0x400u
 
@@ -219,6 +223,16 @@ static int push_sregs(struct vcpu *v, struct err *e)
 	return set_sregs(v, &s, e);
 }
 
+/* Some kernels tell of components that the guest was never shown, as PKRU: what it cannot reach is no state of it. */
+static void hide_components(struct cpu_state *cpu)
+{
+	const struct x86_cpuid *c = x86_cpuid_find(&cpu->cpuid, 0xd, 0);
+	u64 shown = 3 | (c ? c->eax | (u64)c->edx << 32 : 0);
+
+	if (cpu->cpuid.nr)
+		st_le64(cpu->xsave + XSAVE_XSTATE_BV, ld_le64(cpu->xsave + XSAVE_XSTATE_BV) & shown);
+}
+
 static int pull_xsave(struct vcpu *v, struct err *e)
 {
 	const struct kvm_arch_vm *kx = kvm_x86_of(v);
@@ -227,6 +241,7 @@ static int pull_xsave(struct vcpu *v, struct err *e)
 	if (ioctl(kc->fd, kx->has_xsave2 ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, v->cpu->xsave) < 0)
 		return err_errno(e, "KVM cannot read the floating-point state");
 	v->cpu->xsave_size = kx->xsave_size;
+	hide_components(v->cpu);
 	return 0;
 }
 
@@ -303,6 +318,13 @@ static int push_debugregs(struct vcpu *v, struct err *e)
 	return 0;
 }
 
+/* A one-shot timer that has run out may wait to interrupt inside KVM, where it is not seen: with a count to go it does so once more. */
+static void keep_expired(u8 *regs)
+{
+	if (!(ld_le32(regs + APIC_LVT_TIMER) & LVT_TIMER_MODE) && ld_le32(regs + APIC_TMICT) && !ld_le32(regs + APIC_TMCCT))
+		st_le32(regs + APIC_TMCCT, 1);
+}
+
 static int pull_lapic(struct vcpu *v, struct err *e)
 {
 	const struct kvm_vcpu *kc = v->accel;
@@ -310,6 +332,7 @@ static int pull_lapic(struct vcpu *v, struct err *e)
 	_Static_assert(sizeof(v->cpu->lapic) == sizeof(struct kvm_lapic_state), "the register page is KVM's");
 	if (ioctl(kc->fd, KVM_GET_LAPIC, &v->cpu->lapic) < 0)
 		return err_errno(e, "KVM cannot read the local APIC");
+	keep_expired(v->cpu->lapic.regs);
 	return 0;
 }
 
@@ -469,11 +492,15 @@ static int push_cpuid(struct vcpu *v, struct err *e)
 	return 0;
 }
 
+/* The TSC before its deadline (FC #4666). */
 static int push_early_msrs(struct vcpu *v, struct err *e)
 {
+	int ret;
+
 	if (v->cpu->nr_msrs > X86_MSR_MAX)
 		return err_set(e, -EINVAL, "%u MSRs are more than %u", v->cpu->nr_msrs, X86_MSR_MAX);
-	return kvm_msrs_push(v, false, e);
+	ret = kvm_tsc_push(v, e);
+	return ret < 0 ? ret : kvm_msrs_push(v, false, e);
 }
 
 static int push_late_msrs(struct vcpu *v, struct err *e)

@@ -28,6 +28,10 @@ void cpumodel_features(const struct x86_cpuid_table *guest, u64 features[4]);
 /* Whether a guest that was shown this table (under kvm, on another host) can run here: -EOPNOTSUPP names what it has and this host lacks.
  */
 int cpumodel_check(const struct x86_cpuid_table *guest, const struct x86_cpuid_table *mine, struct err *e) MUST_CHECK;
+/* Paravirtual features of KVM that do nothing here, as KVM's own may at any time: steal time, PV EOI, poll control. Not: those that make
+ * hypercalls, and PV_TLB_FLUSH, which counts on KVM flushing for a vCPU that does not run. */
+#define CPUMODEL_PV_TOLERATED 0x1060u
+
 /* The components of XCR0 that the table allows. */
 u64 cpumodel_xcr0(const struct x86_cpuid_table *guest);
 
@@ -38,6 +42,8 @@ u64 cpumodel_xcr0(const struct x86_cpuid_table *guest);
 struct cpumodel_tsc {
 	u64 tsc, ns, khz;
 };
+/* A rate that a TSC can have. */
+bool cpumodel_tsc_sane(u64 khz);
 void cpumodel_tsc_begin(struct cpumodel_tsc *from);
 u64 cpumodel_tsc_khz(const struct cpumodel_tsc *from);
 

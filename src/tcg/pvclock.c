@@ -8,6 +8,7 @@
 
 #define PV_ENABLE     1ull
 #define PV_STABLE_BIT 1u
+#define PV_STOPPED    2u /* the guest was stopped: its watchdogs are to know */
 
 struct pv_time_info { /* struct pvclock_vcpu_time_info */
 	u32 version, pad;
@@ -59,10 +60,10 @@ static void get_pair(struct tcg_cpu *c, u64 *tsc, u64 *ns)
 }
 
 /* Odd version: being written (a guest that reads meanwhile tries again). */
-static bool publish_time(struct tcg_cpu *c, u64 gpa)
+static bool publish_time(struct tcg_cpu *c, u64 gpa, u8 flags)
 {
 	struct mem *m = &c->t->vm->mem;
-	struct pv_time_info *info = mem_ptr(m, gpa, sizeof(*info)), fresh = {.flags = PV_STABLE_BIT};
+	struct pv_time_info *info = mem_ptr(m, gpa, sizeof(*info)), fresh = {.flags = flags};
 
 	if (!info || gpa % 4)
 		return false;
@@ -128,7 +129,7 @@ bool pvclock_write_msr(struct tcg_cpu *c, u32 msr, u64 value)
 		return true;
 	case MSR_KVM_SYSTEM_TIME:
 	case MSR_KVM_SYSTEM_TIME_OLD:
-		if (value & PV_ENABLE && !publish_time(c, value & ~PV_ENABLE))
+		if (value & PV_ENABLE && !publish_time(c, value & ~PV_ENABLE, PV_STABLE_BIT))
 			return false;
 		c->pv_time_msr = value;
 		return true;
@@ -174,4 +175,32 @@ void pvclock_adopt(struct tcg_cpu *c)
 		h->pv_known = true;
 	}
 	pthread_mutex_unlock(&h->t.lock);
+}
+
+u64 pvclock_at(struct tcg_vm *t, u64 tsc, u64 clock_ns)
+{
+	struct tcg_host *h = tcg_host_of(t);
+	u64 ns;
+
+	pthread_mutex_lock(&h->t.lock);
+	ns = !h->pv_known ? clock_ns : h->pv_ns + ((s64)(tsc - h->pv_tsc) > 0 ? ticks_to_ns(tsc - h->pv_tsc, t->tsc_khz) : 0);
+	pthread_mutex_unlock(&h->t.lock);
+	return ns;
+}
+
+void pvclock_load(struct tcg_vm *t, u64 tsc, u64 ns)
+{
+	struct tcg_host *h = tcg_host_of(t);
+
+	pthread_mutex_lock(&h->t.lock);
+	h->pv_tsc = tsc;
+	h->pv_ns = ns;
+	h->pv_known = true;
+	pthread_mutex_unlock(&h->t.lock);
+}
+
+void pvclock_publish(struct tcg_cpu *c)
+{
+	if (c->pv_time_msr & PV_ENABLE)
+		(void)publish_time(c, c->pv_time_msr & ~PV_ENABLE, PV_STABLE_BIT | PV_STOPPED);
 }

@@ -12,8 +12,9 @@
 #include "tcg/vcpu.h"
 #include "tcg/x86_64/interp.h"
 
-#define MSR_TSC		 0x10u
-#define MSR_TSC_DEADLINE 0x6e0u
+#define MSR_TSC		      0x10u
+#define MSR_TSC_DEADLINE      0x6e0u
+#define MSR_ARCH_CAPABILITIES 0x10au
 
 #define XSAVE_FCW	 0
 #define XSAVE_MXCSR	 24
@@ -75,6 +76,33 @@ u64 *vcpu_kept_msr(struct tcg_cpu *c, u32 msr)
 	return slot < 0 ? NULL : &tcg_vcpu_of(c)->kept[slot];
 }
 
+/*
+ * Loaded by being ignored, whatever they hold: KVM has them for every guest, and no guest finds anything else here.
+ */
+static const struct msr_range ignored[] = {
+	{0x34, 0x34},		  /* SMI_COUNT: there are no SMIs */
+	{0x3a, 0x3a},		  /* FEATURE_CONTROL: locked, without VMX */
+	{0x8b, 0x8b},		  /* UCODE_REV: read-only */
+	{0x9e, 0x9e},		  /* SMBASE: there is no SMM */
+	{0xce, 0xce},		  /* PLATFORM_INFO: CPUID faulting is not there, frequencies do nothing */
+	{0x140, 0x140},		  /* MISC_FEATURES_ENABLES: the same */
+	{0x17b, 0x17b},		  /* MCG_CTL: no machine checks are made */
+	{0x345, 0x345},		  /* PERF_CAPABILITIES: CPUID shows no counters */
+	{0x4d0, 0x4d0},		  /* MCG_EXT_CTL */
+	{0xc0000104, 0xc0000104}, /* AMD TSC_RATIO, of nested guests */
+	{0xc0010015, 0xc0010015}, /* AMD HWCR: reads as a constant */
+	{0xc0011029, 0xc0011029}, /* AMD DE_CFG: the same */
+};
+
+static bool is_ignored(u32 msr)
+{
+	for (u32 i = 0; i < ARRAY_SIZE(ignored); i++) {
+		if (msr >= ignored[i].first && msr <= ignored[i].last)
+			return true;
+	}
+	return false;
+}
+
 static u64 *msr_field(struct tcg_cpu *c, u32 msr)
 {
 	for (u32 i = 0; i < ARRAY_SIZE(fields); i++) {
@@ -84,69 +112,55 @@ static u64 *msr_field(struct tcg_cpu *c, u32 msr)
 	return vcpu_kept_msr(c, msr);
 }
 
+static u32 list_ranges(const struct msr_range *r, size_t n, u32 *out)
+{
+	u32 nr = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		for (u32 msr = r[i].first; msr <= r[i].last; msr++)
+			out[nr++] = msr;
+	}
+	return nr;
+}
+
+u32 tcg_msr_list(u32 *out)
+{
+	u32 n = 0;
+
+	out[n++] = MSR_TSC;
+	out[n++] = MSR_TSC_DEADLINE;
+	for (u32 i = 0; i < ARRAY_SIZE(fields); i++)
+		out[n++] = fields[i].index;
+	n += list_ranges(kept, ARRAY_SIZE(kept), out + n);
+	n += list_ranges(ignored, ARRAY_SIZE(ignored), out + n);
+	ASSERT(n <= X86_MSR_MAX);
+	return n;
+}
+
 static void add_msr(struct cpu_state *s, u32 index, u64 value)
 {
 	ASSERT(s->nr_msrs < X86_MSR_MAX);
 	s->msrs[s->nr_msrs++] = (struct x86_msr){index, value};
 }
 
-/* ---- time ---- */
-
-static u64 ns_to_ticks(const struct tcg_vm *t, u64 ns)
-{
-	return (u64)((unsigned __int128)ns * t->tsc_khz / (1000 * 1000));
-}
-
-/* The guest's TSC stands still while its VM's clock does: ticks since then. */
-static u64 ticks_paused(const struct tcg_cpu *c)
-{
-	const struct clock *clock = &c->t->vm->clock;
-
-	if (!clock->paused || !tcg_vcpu_of(c)->clock_known)
-		return 0;
-	return ns_to_ticks(c->t, clock_host_ns() - clock->base_ns - clock->paused_at_ns);
-}
-
-void tcg_clock_follow(struct tcg_cpu *c)
-{
-	struct tcg_vcpu *o = tcg_vcpu_of(c);
-	u64 base = c->t->vm->clock.base_ns, deadline = lapic_tsc_deadline(c->lapic);
-
-	if (o->clock_known && base != o->clock_base) {
-		c->tsc_offset -= ns_to_ticks(c->t, base - o->clock_base);
-		if (deadline)
-			lapic_set_tsc_deadline(c->lapic, deadline);
-	}
-	o->clock_base = base;
-	o->clock_known = true;
-}
-
-/* vCPUs that are loaded one after the other had one TSC: an offset that is less than a second off that of the vCPU before is the same. */
-static void load_tsc(struct tcg_cpu *c, u64 value)
-{
-	struct tcg_host *h = tcg_host_of(c->t);
-	struct tcg_vcpu *o = tcg_vcpu_of(c);
-	u64 offset, second = c->t->tsc_khz * 1000;
-
-	o->clock_base = c->t->vm->clock.base_ns;
-	o->clock_known = true;
-	c->tsc_offset = 0;
-	offset = value - (tcg_rdtsc(c) - ticks_paused(c));
-	if (h->tsc_synced && offset - h->tsc_offset + second <= 2 * second)
-		offset = h->tsc_offset;
-	h->tsc_synced = true;
-	h->tsc_offset = offset;
-	c->tsc_offset = offset;
-}
-
 /* ---- pull ---- */
+
+/* KVM refuses what CPUID does not show. */
+static bool is_shown(const struct tcg_cpu *c, u32 msr)
+{
+	const struct x86_cpuid *ext = x86_cpuid_find((struct x86_cpuid_table *)&c->cpuid, 7, 0);
+
+	return msr != MSR_ARCH_CAPABILITIES || (ext && ext->edx & BIT(29));
+}
 
 static void pull_msrs(struct tcg_cpu *c, struct cpu_state *s)
 {
 	s->nr_msrs = 0;
-	add_msr(s, MSR_TSC, tcg_rdtsc(c) - ticks_paused(c));
-	for (u32 i = 0; i < ARRAY_SIZE(fields); i++)
-		add_msr(s, fields[i].index, *msr_field(c, fields[i].index));
+	add_msr(s, MSR_TSC, tcg_tsc_save(c));
+	for (u32 i = 0; i < ARRAY_SIZE(fields); i++) {
+		if (is_shown(c, fields[i].index))
+			add_msr(s, fields[i].index, *msr_field(c, fields[i].index));
+	}
 	for (u32 i = 0; i < ARRAY_SIZE(kept); i++) {
 		for (u32 msr = kept[i].first; msr <= kept[i].last; msr++)
 			add_msr(s, msr, *msr_field(c, msr));
@@ -301,21 +315,26 @@ static int push_msrs(struct tcg_cpu *c, const struct cpu_state *s, struct err *e
 		u64 *field = msr_field(c, m->index);
 
 		if (m->index == MSR_TSC)
-			load_tsc(c, m->value);
+			tcg_tsc_load(c, m->value);
 		else if (field)
 			*field = m->value;
-		else if (m->value && m->index != MSR_TSC_DEADLINE)
+		else if (m->value && m->index != MSR_TSC_DEADLINE && !is_ignored(m->index))
 			return err_set(e, -EINVAL, "MSR 0x%x = 0x%llx: the software accelerator does not have it", m->index,
 				       (unsigned long long)m->value);
 	}
 	return 0;
 }
 
-/* After the LAPIC, whose mode says whether there is a deadline, and after the TSC. */
+/* After the LAPIC, whose mode says whether there is a deadline, and after the TSC. While that stands still it is not looked at: that comes
+ * when it runs again (tcg_clock_follow). */
 static void push_deadline(struct tcg_cpu *c, const struct cpu_state *s)
 {
 	for (u32 i = 0; i < s->nr_msrs; i++) {
-		if (s->msrs[i].index == MSR_TSC_DEADLINE && s->msrs[i].value)
+		if (s->msrs[i].index != MSR_TSC_DEADLINE || !s->msrs[i].value)
+			continue;
+		if (c->t->vm->clock.paused)
+			lapic_load_tsc_deadline(c->lapic, s->msrs[i].value);
+		else
 			lapic_set_tsc_deadline(c->lapic, s->msrs[i].value);
 	}
 }

@@ -137,7 +137,11 @@ static int vm_setup(struct tcg_host *h, struct err *e)
 	int ret;
 
 	cpumodel_build(&h->model, cpumodel_host_cpuid);
-	cpumodel_tsc_begin(&h->tsc);
+	h->t.tsc_khz = h->t.vm->restore ? h->t.vm->restore->host_tsc_khz : 0;
+	if (!cpumodel_tsc_sane(h->t.tsc_khz)) {
+		h->t.tsc_khz = 0;
+		cpumodel_tsc_begin(&h->tsc);
+	}
 	clock_gettime(CLOCK_REALTIME, &now);
 	h->t.boot_wall_ns = (u64)now.tv_sec * NSEC_PER_SEC + (u64)now.tv_nsec;
 	ret = exec_signals_init(e);
@@ -216,6 +220,7 @@ int tcg_know_tsc(struct tcg_host *h, struct err *e)
 {
 	if (!h->t.tsc_khz)
 		h->t.tsc_khz = cpumodel_tsc_khz(&h->tsc);
+	h->t.vm->host_tsc_khz = h->t.tsc_khz;
 	if (!h->t.tsc_khz)
 		return err_set(e, -EOPNOTSUPP, "cannot tell how fast this host's time-stamp counter runs");
 	return 0;
@@ -231,6 +236,8 @@ static int tcg_cpu_caps(struct vm *vm, struct arch_cpu_caps *caps, struct err *e
 	caps->cpuid = h->model;
 	caps->tsc_khz = h->t.tsc_khz;
 	caps->tsc_deadline = caps->x2apic = true;
+	caps->pv_tolerated = CPUMODEL_PV_TOLERATED;
+	caps->nr_msrs = tcg_msr_list(caps->msrs);
 	caps->nr_feature_msrs = 1;
 	caps->feature_msrs[0] = (struct x86_msr){MSR_IA32_ARCH_CAPABILITIES, CPUMODEL_ARCH_CAPABILITIES};
 	return 0;
@@ -372,6 +379,8 @@ const struct accel_ops tcg_accel_ops = {
 	.vcpu_kick = tcg_vcpu_kick,
 	.vcpu_pull = tcg_vcpu_pull,
 	.vcpu_push = tcg_vcpu_push,
+	.vm_pull = tcg_vm_pull,
+	.vm_push = tcg_vm_push,
 	.vcpu_debug = tcg_vcpu_debug,
 	.cpu_caps = tcg_cpu_caps,
 	.irq_line = tcg_irq_line,

@@ -100,7 +100,7 @@ static u64 khz_measured(const struct cpumodel_tsc *from)
 	return (u64)((unsigned __int128)(to.tsc - from->tsc) * 1000 * 1000 / (to.ns - from->ns));
 }
 
-static bool sane(u64 khz)
+bool cpumodel_tsc_sane(u64 khz)
 {
 	return khz >= 100 * 1000 && khz <= 20 * 1000 * 1000;
 }
@@ -109,14 +109,14 @@ void cpumodel_tsc_begin(struct cpumodel_tsc *from)
 {
 	u64 khz = khz_from_kernel();
 
-	*from = (struct cpumodel_tsc){.khz = sane(khz) ? khz : khz_from_hypervisor()};
-	if (!sane(from->khz))
+	*from = (struct cpumodel_tsc){.khz = cpumodel_tsc_sane(khz) ? khz : khz_from_hypervisor()};
+	if (!cpumodel_tsc_sane(from->khz))
 		read_both(from);
 }
 
 u64 cpumodel_tsc_khz(const struct cpumodel_tsc *from)
 {
-	u64 khz = sane(from->khz) ? from->khz : khz_measured(from);
+	u64 khz = cpumodel_tsc_sane(from->khz) ? from->khz : khz_measured(from);
 
-	return sane(khz) ? khz : 0;
+	return cpumodel_tsc_sane(khz) ? khz : 0;
 }

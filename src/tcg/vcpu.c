@@ -298,6 +298,7 @@ enum vcpu_exit tcg_vcpu_run(struct vcpu *v)
 	tcg_clock_follow(c);
 	exit = run(c);
 	tcg_guest_leave(c);
+	tcg_clock_left(c);
 	exec_thread_fini();
 	return exit;
 }

@@ -30,8 +30,8 @@ struct tcg_vcpu {
 	u8 sipi_vector;	      /* of SIPI_RECEIVED */
 	s32 injected;	      /* a vector that the LAPIC handed out and that is still to be delivered, or -1 */
 	bool nmi_pending;     /* one that did not come through the LAPIC (loaded state) */
-	bool clock_known;     /* clock_base is valid */
-	u64 clock_base;	      /* vm->clock.base_ns that tsc_offset was made for */
+	u64 still;	      /* of tcg_host.still, what tsc_offset has of it */
+	u64 saved_tsc;	      /* what was read last for a state; 0: none */
 	u64 poll_ns;	      /* how long HLT spins before it sleeps */
 	struct tcg_timer timer;
 	u64 kept[TCG_KEPT_MSRS]; /* state.c: by position in its list */
@@ -51,7 +51,11 @@ struct tcg_host {
 	/* pvclock.c: the pair that all vCPUs publish, under t.lock */
 	bool pv_known;
 	u64 pv_tsc, pv_ns;
-	/* state.c: TSC offset of the vCPU loaded last, for the others to have the same */
+	/* clocks.c, under t.lock: host TSC when a vCPU was in the guest last, ticks for which the VM's clock has stood still, and the
+	 * vm->clock.base_ns that they were counted for */
+	u64 left_tsc, still, still_base;
+	bool still_known;
+	/* TSC offset of the vCPU loaded last, for the others to have the same */
 	bool tsc_synced;
 	u64 tsc_offset;
 	struct x86_cpuid_table model; /* cpumodel_build */
@@ -126,7 +130,19 @@ int tcg_vcpu_pull(struct vcpu *v, struct err *e);
 int tcg_vcpu_push(struct vcpu *v, struct err *e);
 /* An MSR of KVM that does nothing under tcg but is kept (steal time, PV EOI ...), or NULL. */
 u64 *vcpu_kept_msr(struct tcg_cpu *c, u32 msr);
+/* Those that can be loaded; returns how many (at most X86_MSR_MAX). */
+u32 tcg_msr_list(u32 *out);
+
+/* ---- clocks.c ---- */
 /* TSC follows the VM's clock: what it would have counted while the VM stood still is taken back. ctx: vcpu, before guest code */
 void tcg_clock_follow(struct tcg_cpu *c);
+/* The other end of that. ctx: vcpu, after guest code */
+void tcg_clock_left(struct tcg_cpu *c);
+/* The guest's TSC now, and setting it: it goes on from the value when the VM's clock does. ctx: the vCPU is parked */
+u64 tcg_tsc_save(struct tcg_cpu *c);
+void tcg_tsc_load(struct tcg_cpu *c, u64 value);
+/* accel.h */
+int tcg_vm_pull(struct vm *vm, struct err *e);
+int tcg_vm_push(struct vm *vm, struct err *e);
 
 #endif

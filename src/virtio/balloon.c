@@ -21,11 +21,6 @@
 #define BALLOON_CONFIG_LEN ((u32)offsetof(struct virtio_balloon_config, poison_val))
 #define PAGES_PER_MIB	   (MIB / MEM_PAGE_SIZE)
 
-static struct virtio_balloon *to_balloon(struct device *dev)
-{
-	return container_of(to_virtio(dev), struct virtio_balloon, vdev);
-}
-
 /* Bytes of b->held. */
 static u64 held_size(const struct vm *vm)
 {
@@ -57,9 +52,9 @@ static void stats_due(struct loop_timer *t)
 
 /* Optional queues have no fixed numbers: drivers leave no gap where a feature was not negotiated. DEVIATION: virtio 1.2 §5.5.2 numbers them
  * 2, 3, 4; Linux, QEMU and Firecracker do as is done here. */
-static int balloon_activate(struct virtio_dev *vdev)
+void balloon_give_roles(struct virtio_balloon *b)
 {
-	struct virtio_balloon *b = container_of(vdev, struct virtio_balloon, vdev);
+	const struct virtio_dev *vdev = &b->vdev;
 	u32 n = 0;
 
 	b->roles[n++] = INFLATE;
@@ -70,6 +65,11 @@ static int balloon_activate(struct virtio_dev *vdev)
 		b->roles[n++] = HINTING;
 	while (n < NR_ROLES)
 		b->roles[n++] = REPORTING; /* the last one, if it is there at all */
+}
+
+static int balloon_activate(struct virtio_dev *vdev)
+{
+	balloon_give_roles(container_of(vdev, struct virtio_balloon, vdev));
 	return 0;
 }
 
@@ -362,7 +362,8 @@ static int balloon_start(struct device *dev, struct err *e)
 	return 0;
 }
 
-/* A request that is under way ends first: its buffer is the guest's state then. */
+/* A request that is under way ends first: its buffer is the guest's state then. So is that of the statistics; the guest fills it anew when
+ * it runs on. */
 static void balloon_quiesce(struct device *dev)
 {
 	struct virtio_balloon *b = to_balloon(dev);
@@ -370,6 +371,7 @@ static void balloon_quiesce(struct device *dev)
 	device_lock(dev);
 	b->paused = true;
 	balloon_finish_job(b);
+	balloon_release_stats(b);
 	device_unlock(dev);
 }
 
@@ -380,7 +382,7 @@ static void balloon_resume(struct device *dev)
 	device_lock(dev);
 	b->paused = false;
 	device_unlock(dev);
-	virtio_kick_all(&b->vdev);
+	virtio_resume(&b->vdev);
 }
 
 static int balloon_check_fit(const void *cfg, const struct config *c, struct err *e)
@@ -460,7 +462,9 @@ static const struct counter_desc balloon_counters[] = {
 	{NULL, 0},
 };
 
-static const char *const balloon_syscalls[] = {"fallocate", "mmap", "madvise", NULL};
+static const char *const balloon_syscalls[] = {"fallocate", "lseek", "mmap", "madvise", NULL};
+
+static const struct device_state *const balloon_states[] = {&virtio_core_state, &balloon_device_state, NULL};
 
 const struct device_class virtio_balloon_class = {
 	.name = "virtio-balloon",
@@ -479,4 +483,5 @@ const struct device_class virtio_balloon_class = {
 	.start = balloon_start,
 	.quiesce = balloon_quiesce,
 	.resume = balloon_resume,
+	.states = balloon_states,
 };

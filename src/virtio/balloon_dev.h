@@ -1,10 +1,11 @@
-/* balloon_dev.h: what the parts of the memory balloon share: balloon.c (class, configuration, API), balloon_io.c (queues). */
+/* balloon_dev.h: what the parts of the memory balloon share: balloon.c (class, configuration, API), balloon_io.c (queues),
+ * balloon_state.c (saved state). */
 #ifndef HUSK_BALLOON_DEV_H
 #define HUSK_BALLOON_DEV_H
 
 #include <linux/virtio_balloon.h>
 
-#include "virtio/virtio.h"
+#include "virtio/virtio_state.h"
 
 #define BALLOON_STEP_PFNS 1024u /* page numbers that are sorted at a time */
 #define BALLOON_STATS	  16u	/* tags of statistics; the last six came with Linux 6.12 */
@@ -54,6 +55,11 @@ struct virtio_balloon {
 	struct balloon_counters counters;
 };
 
+static inline struct virtio_balloon *to_balloon(struct device *dev)
+{
+	return container_of(to_virtio(dev), struct virtio_balloon, vdev);
+}
+
 static inline void balloon_count(u64 *counter, u64 n)
 {
 	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
@@ -73,5 +79,11 @@ void balloon_finish_job(struct virtio_balloon *b);
 void balloon_drop_job(struct virtio_balloon *b);
 /* Gives the buffer with statistics back: the driver fills it anew. ctx: any, lock held */
 void balloon_release_stats(struct virtio_balloon *b);
+
+/* balloon.c: which queue is which, by the features that the driver took. ctx: any, lock held */
+void balloon_give_roles(struct virtio_balloon *b);
+
+/* balloon_state.c: what a snapshot has of it beside virtio_core_state. */
+extern const struct device_state balloon_device_state;
 
 #endif

@@ -12,10 +12,6 @@
 #include "virtio/blk_dev.h"
 #include "vmm/config.h"
 
-/* A discard costs the host the same whatever its length; zeroes may have to be written. One worker does them: keep each short. */
-#define MAX_DISCARD_SECTORS (1 * GIB / BLK_SECTOR)
-#define MAX_ZERO_SECTORS    (64 * MIB / BLK_SECTOR)
-
 #define MAX_QUEUES 16
 
 #define CONFIG_LEN offsetof(struct virtio_blk_config, max_secure_erase_sectors) /* what follows is not offered */
@@ -52,7 +48,7 @@ static void fill_space(struct virtio_blk *b)
 	struct virtio_blk_config *s = &b->space;
 
 	s->capacity = b->file->size / BLK_SECTOR;
-	s->seg_max = VIRTQ_MAX_SIZE - 2; /* header, status */
+	s->seg_max = BLK_MAX_SEGMENTS;
 	s->blk_size = BLK_SECTOR;
 	/* The host works in 4 KiB pages: guests that align to them spare it from reading what they overwrite. */
 	s->physical_block_exp = 3;
@@ -60,12 +56,12 @@ static void fill_space(struct virtio_blk *b)
 	s->discard_sector_alignment = 8;
 	s->num_queues = (u16)cfg->num_queues;
 	if (cfg->discard && b->file->can_discard) {
-		s->max_discard_sectors = MAX_DISCARD_SECTORS;
+		s->max_discard_sectors = BLK_MAX_DISCARD_SECTORS;
 		s->max_discard_seg = 1;
 		s->write_zeroes_may_unmap = 1;
 	}
 	if (!cfg->is_read_only) {
-		s->max_write_zeroes_sectors = MAX_ZERO_SECTORS;
+		s->max_write_zeroes_sectors = BLK_MAX_ZERO_SECTORS;
 		s->max_write_zeroes_seg = 1;
 	}
 }
@@ -180,7 +176,7 @@ static void blk_resume(struct device *dev)
 	device_lock(dev);
 	b->paused = false;
 	device_unlock(dev);
-	virtio_kick_all(&b->vdev);
+	virtio_resume(&b->vdev);
 }
 
 /* The guest's requests of before end in the old image, those of after start in the new one. In flight are reads and writes that the engine
@@ -416,6 +412,8 @@ static const char *const blk_op_syscalls[] = {
 };
 static const u32 blk_op_ioctls[] = {BLKGETSIZE64, BLKDISCARD, 0};
 
+static const struct device_state *const blk_states[] = {&virtio_core_state, &blk_device_state, NULL};
+
 const struct device_class virtio_blk_class = {
 	.name = "virtio-blk",
 	.section = "drives",
@@ -437,5 +435,6 @@ const struct device_class virtio_blk_class = {
 	.destroy = blk_destroy,
 	.quiesce = blk_quiesce,
 	.resume = blk_resume,
+	.states = blk_states,
 	.cmdline = blk_cmdline,
 };

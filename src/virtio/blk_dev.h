@@ -6,7 +6,12 @@
 
 #include "virtio/backend/blk_file.h"
 #include "virtio/backend/ratelimit.h"
-#include "virtio/virtio.h"
+#include "virtio/virtio_state.h"
+
+/* A discard costs the host the same whatever its length; zeroes may have to be written. One worker does them: keep each short. */
+#define BLK_MAX_DISCARD_SECTORS (1 * GIB / BLK_SECTOR)
+#define BLK_MAX_ZERO_SECTORS	(64 * MIB / BLK_SECTOR)
+#define BLK_MAX_SEGMENTS	(VIRTQ_MAX_SIZE - 2) /* header, status */
 
 enum blk_cache { CACHE_UNSAFE, CACHE_WRITEBACK };
 enum blk_engine { ENGINE_SYNC, ENGINE_ASYNC };
@@ -63,6 +68,9 @@ static inline struct virtio_blk *to_blk(struct virtio_dev *vdev)
 
 /* blk.c: root= and what belongs to it, when the drive is the root one; appended to buf as device_class.cmdline does. */
 void blk_root_words(const struct blk_cfg *cfg, bool read_only, char *buf, size_t size);
+
+/* blk_state.c: what a snapshot has of it beside virtio_core_state. */
+extern const struct device_state blk_device_state;
 
 /* blk_io.c */
 /* Takes requests off queue q. virtio_ops.queue_kick */

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "virtio/virtio.h"
+#include "virtio/virtio_state.h"
 #include "vmm/chr.h"
 #include "vmm/config.h"
 
@@ -18,10 +18,30 @@ struct console_cfg {
 	char *mode;
 };
 
+/* Goes into a snapshot. What the backend holds, typed or printed, is the host's and stays there. */
+struct console_state {
+	u16 cols, rows;
+};
+
+static const struct state_field console_state_fields[] = {
+	STATE_NUM(struct console_state, cols, 1),
+	STATE_NUM(struct console_state, rows, 2),
+	STATE_END,
+};
+
+static const struct state_table console_state_table = {
+	.name = "console",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct console_state),
+	.fields = console_state_fields,
+};
+
 struct virtio_console {
 	struct virtio_dev vdev; /* first */
 	struct chr *chr;	/* owned */
 	bool paused;
+	struct console_state size; /* of the terminal when it was last known */
 	u64 rx_bytes, tx_bytes;
 	struct virtq_chain chain; /* in use inside one handler */
 };
@@ -99,14 +119,24 @@ static bool console_reset(struct virtio_dev *vdev)
 	return true;
 }
 
-/* The size is the terminal's at the time of reading. */
+/* The terminal's size, now. A restored VM may have none, and its driver believes in one: it keeps that of before. True: it is another. */
+static bool look_at_size(struct virtio_console *con)
+{
+	struct console_state now;
+
+	if (!chr_size(con->chr, &now.cols, &now.rows) || !memcmp(&now, &con->size, sizeof(now)))
+		return false;
+	con->size = now;
+	return true;
+}
+
 static void console_config_read(struct virtio_dev *vdev, u32 off, void *data, u32 len)
 {
+	struct virtio_console *con = to_console(vdev);
 	struct virtio_console_config space;
-	u16 cols, rows;
 
-	chr_size(to_console(vdev)->chr, &cols, &rows);
-	space = (struct virtio_console_config){.cols = cols, .rows = rows, .max_nr_ports = 1};
+	look_at_size(con);
+	space = (struct virtio_console_config){.cols = con->size.cols, .rows = con->size.rows, .max_nr_ports = 1};
 	memcpy(data, (const u8 *)&space + off, len);
 }
 
@@ -134,7 +164,6 @@ static int console_create(struct vm *vm, const struct device_class *cls, const v
 {
 	const struct console_cfg *conf = cfg;
 	struct virtio_console *con = xzalloc(sizeof(*con));
-	u16 cols, rows;
 	int rc;
 
 	device_init(&con->vdev.dev, vm, cls, "console", slot);
@@ -144,7 +173,8 @@ static int console_create(struct vm *vm, const struct device_class *cls, const v
 		con->vdev.ops = &console_ops;
 		con->vdev.type = VIRTIO_ID_CONSOLE;
 		con->vdev.config_len = CONSOLE_CONFIG_LEN;
-		con->vdev.features = chr_size(con->chr, &cols, &rows) ? BIT(VIRTIO_CONSOLE_F_SIZE) : 0;
+		if (look_at_size(con) || vm->origin != VM_BOOTED)
+			con->vdev.features = BIT(VIRTIO_CONSOLE_F_SIZE);
 		rc = virtio_init(&con->vdev, NR_QUEUES, e);
 	}
 	if (rc < 0) {
@@ -168,9 +198,38 @@ static void console_resume(struct device *dev)
 
 	device_lock(dev);
 	con->paused = false;
+	if (con->vdev.restored && look_at_size(con) && virtio_has(&con->vdev, VIRTIO_CONSOLE_F_SIZE))
+		virtio_config_changed(&con->vdev);
 	device_unlock(dev);
-	virtio_kick_all(&con->vdev);
+	virtio_resume(&con->vdev);
 }
+
+static int console_save(struct device *dev, void *data, struct err *e)
+{
+	struct virtio_console *con = to_console(to_virtio(dev));
+
+	(void)e;
+	device_lock(dev);
+	*(struct console_state *)data = con->size;
+	device_unlock(dev);
+	return 0;
+}
+
+static void console_load(struct device *dev, const void *data)
+{
+	struct virtio_console *con = to_console(to_virtio(dev));
+
+	device_lock(dev);
+	con->size = *(const struct console_state *)data;
+	device_unlock(dev);
+}
+
+static const struct device_state console_device_state = {
+	.table = &console_state_table,
+	.save = console_save,
+	.load = console_load,
+};
+static const struct device_state *const console_states[] = {&virtio_core_state, &console_device_state, NULL};
 
 static const struct cfg_field console_fields[] = {
 	{
@@ -221,4 +280,5 @@ const struct device_class virtio_console_class = {
 	.destroy = console_destroy,
 	.quiesce = console_quiesce,
 	.resume = console_resume,
+	.states = console_states,
 };

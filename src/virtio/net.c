@@ -17,9 +17,7 @@
 
 #define VIRTIO_ID_NET  1
 #define NET_CONFIG_LEN ((u32)offsetof(struct virtio_net_config, speed))
-#define GUEST_OFFLOADS \
-	(BIT(VIRTIO_NET_F_GUEST_CSUM) | BIT(VIRTIO_NET_F_GUEST_TSO4) | BIT(VIRTIO_NET_F_GUEST_TSO6) | BIT(VIRTIO_NET_F_GUEST_UFO))
-#define CTRL_BATCH 16u
+#define CTRL_BATCH     16u
 
 /* ---- control queue (virtio 1.2 §5.1.6.5) ---- */
 
@@ -84,7 +82,7 @@ static bool ctrl_pairs(struct virtio_net *n, const struct net_ctrl *c)
 	return true;
 }
 
-static bool set_offloads(struct virtio_net *n, u64 wanted)
+bool net_set_offloads(struct virtio_net *n, u64 wanted)
 {
 	if (n->backend->ops->offloads && n->backend->ops->offloads(n->backend, wanted) < 0)
 		return false;
@@ -98,9 +96,10 @@ static bool ctrl_offloads(struct virtio_net *n, const struct net_ctrl *c)
 
 	if (c->hdr.cmd != VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET || !virtio_has(&n->vdev, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS))
 		return false;
-	if (c->len != sizeof(wanted) || !ctrl_data(c, 0, &wanted, sizeof(wanted)) || wanted & ~(n->vdev.driver_features & GUEST_OFFLOADS))
+	if (c->len != sizeof(wanted) || !ctrl_data(c, 0, &wanted, sizeof(wanted)) ||
+	    wanted & ~(n->vdev.driver_features & NET_GUEST_OFFLOADS))
 		return false;
-	return set_offloads(n, wanted);
+	return net_set_offloads(n, wanted);
 }
 
 /* Promiscuous and the like: the guest gets all frames anyway. */
@@ -195,7 +194,7 @@ static int net_activate(struct virtio_dev *vdev)
 {
 	struct virtio_net *n = to_net(vdev);
 
-	if (!set_offloads(n, vdev->driver_features & GUEST_OFFLOADS) && !n->gone)
+	if (!net_set_offloads(n, vdev->driver_features & NET_GUEST_OFFLOADS) && !n->gone)
 		log_warn(vdev->dev.vm->log, "network interface \"%s\": %s refuses the offloads", vdev->dev.id, n->backend->name);
 	return 0;
 }
@@ -205,6 +204,7 @@ static bool net_reset(struct virtio_dev *vdev)
 	struct virtio_net *n = to_net(vdev);
 
 	net_io_release(n);
+	n->state.status &= (u16)~VIRTIO_NET_S_ANNOUNCE;
 	n->state.pairs = 1;
 	if (n->backend->ops->pairs)
 		n->backend->ops->pairs(n->backend, 1); /* fails only when the link is gone */
@@ -217,7 +217,7 @@ static void net_config_read(struct virtio_dev *vdev, u32 off, void *data, u32 le
 	struct virtio_net_config space = {
 		.status = n->state.status,
 		.max_virtqueue_pairs = (u16)n->backend->nr_fds,
-		.mtu = (u16)n->cfg->mtu,
+		.mtu = n->state.mtu,
 	};
 
 	memcpy(space.mac, n->state.mac, sizeof(space.mac));
@@ -317,6 +317,7 @@ static void net_destroy(struct device *dev)
 {
 	struct virtio_net *n = to_net(to_virtio(dev));
 
+	net_announce_stop(n);
 	net_io_fini(n);
 	ratelimit_fini(&n->rx_limit);
 	ratelimit_fini(&n->tx_limit);
@@ -345,6 +346,8 @@ static int net_create(struct vm *vm, const struct device_class *cls, const void 
 		net_io_init(n);
 		n->state.status = VIRTIO_NET_S_LINK_UP;
 		n->state.pairs = 1;
+		n->state.mtu = (u16)n->cfg->mtu;
+		memcpy(n->state.given_mac, n->state.mac, sizeof(n->state.mac));
 		n->vdev.ops = &net_ops;
 		n->vdev.type = VIRTIO_ID_NET;
 		n->vdev.config_len = NET_CONFIG_LEN;
@@ -365,6 +368,7 @@ static void net_quiesce(struct device *dev)
 
 	device_lock(dev);
 	n->paused = true;
+	net_announce_stop(n);
 	net_io_watch(n);
 	net_io_release(n);
 	device_unlock(dev);
@@ -376,8 +380,10 @@ static void net_resume(struct device *dev)
 
 	device_lock(dev);
 	n->paused = false;
+	if (n->vdev.restored)
+		net_announce(n);
 	device_unlock(dev);
-	virtio_kick_all(&n->vdev);
+	virtio_resume(&n->vdev);
 }
 
 /* What a PATCH can say. */
@@ -531,6 +537,8 @@ static int net_probe(const void *cfg, struct err *e)
 static const char *const net_syscalls[] = {"readv", "writev", "recvfrom", "sendto", "sendmsg", NULL};
 static const u32 net_ioctls[] = {TUNSETOFFLOAD, TUNSETQUEUE, 0};
 
+static const struct device_state *const net_states[] = {&virtio_core_state, &net_device_state, NULL};
+
 const struct device_class virtio_net_class = {
 	.name = "virtio-net",
 	.section = "network-interfaces",
@@ -550,4 +558,5 @@ const struct device_class virtio_net_class = {
 	.destroy = net_destroy,
 	.quiesce = net_quiesce,
 	.resume = net_resume,
+	.states = net_states,
 };

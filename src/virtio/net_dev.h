@@ -4,7 +4,7 @@
 
 #include "virtio/backend/net.h"
 #include "virtio/backend/ratelimit.h"
-#include "virtio/virtio.h"
+#include "virtio/virtio_state.h"
 
 struct net_cfg {
 	char *iface_id, *host_dev_name, *passt_socket, *guest_mac;
@@ -14,11 +14,15 @@ struct net_cfg {
 
 /* Goes into a snapshot. */
 struct net_state {
-	u8 mac[6];
+	u8 mac[6];	    /* now: the driver may have set another */
+	u8 given_mac[6];    /* configured, or chosen at random */
 	u16 status;	    /* VIRTIO_NET_S_* */
 	u16 pairs;	    /* that the driver uses */
+	u16 mtu;	    /* 0: none is offered */
 	u64 guest_offloads; /* VIRTIO_NET_F_GUEST_* that it wants now */
 };
+#define NET_GUEST_OFFLOADS \
+	(BIT(VIRTIO_NET_F_GUEST_CSUM) | BIT(VIRTIO_NET_F_GUEST_TSO4) | BIT(VIRTIO_NET_F_GUEST_TSO6) | BIT(VIRTIO_NET_F_GUEST_UFO))
 
 struct net_counters {
 	u64 rx_frames, rx_bytes, rx_drops, rx_starved; /* starved: the driver had no buffers */
@@ -63,6 +67,8 @@ struct virtio_net {
 	struct ratelimit rx_limit, tx_limit; /* of all pairs together */
 	bool paused;
 	bool gone; /* the other end of the backend: link down for good */
+	struct loop_timer announce;
+	u32 announced; /* rounds of husk's own announcement so far */
 	struct net_pair pairs[NET_MAX_PAIRS];
 };
 
@@ -70,6 +76,18 @@ static inline struct virtio_net *to_net(struct virtio_dev *vdev)
 {
 	return container_of(vdev, struct virtio_net, vdev);
 }
+
+/* net.c: tells the backend what the guest takes. False: it refuses. ctx: any, lock held */
+bool net_set_offloads(struct virtio_net *n, u64 wanted);
+
+/* net_state.c */
+/* What a snapshot has of it beside virtio_core_state. */
+extern const struct device_state net_device_state;
+/* Before the first run after a restore: tells the network, which may have known the guest elsewhere, where it is now: the guest's driver
+ * does it, or husk. ctx: loop, lock held */
+void net_announce(struct virtio_net *n);
+/* Ends husk's announcement. ctx: loop, or after it */
+void net_announce_stop(struct virtio_net *n);
 
 /* net_io.c */
 /* Sets up n->pairs for the backend's descriptors, and undoes it. ctx: before start; loop */

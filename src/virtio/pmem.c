@@ -12,7 +12,7 @@
 
 #include "virtio/backend/blk_file.h"
 #include "virtio/backend/ratelimit.h"
-#include "virtio/virtio.h"
+#include "virtio/virtio_state.h"
 #include "vmm/config.h"
 #include "vmm/machine.h"
 
@@ -78,20 +78,25 @@ static void answer_all(struct virtio_pmem *p, struct pmem_req **list, u32 ret)
 	virtq_notify(&p->vdev.queues[0]);
 }
 
-/* Starts the flush that the waiting requests need. */
-static void flush(struct virtio_pmem *p)
+/* One flush for all that wait. */
+static void start_flush(struct virtio_pmem *p)
 {
-	if (!p->waiting || p->running || p->paused)
-		return;
-	p->limited = ratelimit_active(&p->limit) && !ratelimit_take(&p->limit, p->file.size);
-	if (p->limited)
-		return;
 	p->running = p->waiting;
 	p->waiting = NULL;
 	p->flushes++;
 	p->flush = (struct blk_io){.op = BLK_OP_FLUSH};
 	blk_file_submit(&p->file, &p->flush);
 	blk_file_kick(&p->file);
+}
+
+/* Starts the flush that the waiting requests need. */
+static void flush(struct virtio_pmem *p)
+{
+	if (!p->waiting || p->running || p->paused)
+		return;
+	p->limited = ratelimit_active(&p->limit) && !ratelimit_take(&p->limit, p->file.size);
+	if (!p->limited)
+		start_flush(p);
 }
 
 /* ctx: loop */
@@ -240,6 +245,8 @@ static int add_memory(struct virtio_pmem *p, struct err *e)
 		return err_set(e, -EFBIG, "it is too large");
 	p->start = machine_place_memory(m);
 	p->size = ALIGN_UP(p->file.size, PMEM_ALIGN);
+	if (p->cfg->read_only)
+		mem_scan_open(m);
 	ret = mem_add_file(m, p->start, p->size, p->file.fd, p->cfg->read_only, e);
 	return ret < 0 ? ret : vm->accel->mem_map(vm, &m->regions[m->nr_regions - 1], e);
 }
@@ -271,12 +278,18 @@ static int pmem_create(struct vm *vm, const struct device_class *cls, const void
 	return 0;
 }
 
+/* Those that came after the flush that runs get theirs, whatever the limits say: nothing is in flight afterwards. */
 static void pmem_quiesce(struct device *dev)
 {
 	struct virtio_pmem *p = to_pmem(to_virtio(dev));
 
 	device_lock(dev);
 	p->paused = true;
+	device_unlock(dev);
+	blk_file_drain(&p->file);
+	device_lock(dev);
+	if (p->waiting)
+		start_flush(p);
 	device_unlock(dev);
 	blk_file_drain(&p->file);
 }
@@ -288,8 +301,98 @@ static void pmem_resume(struct device *dev)
 	device_lock(dev);
 	p->paused = false;
 	device_unlock(dev);
-	virtio_kick_all(&p->vdev);
+	virtio_resume(&p->vdev);
 }
+
+/* ---- saved state ---- */
+
+/* The content is in the file, as a disk's is. */
+struct pmem_state {
+	u64 start, file_size;
+};
+
+static const struct state_field pmem_state_fields[] = {
+	STATE_NUM(struct pmem_state, start, 1, .hex = true),
+	STATE_NUM(struct pmem_state, file_size, 2),
+	STATE_END,
+};
+
+static const struct state_table pmem_state_table = {
+	.name = "pmem", .version = 1, .min_version = 1, .size = sizeof(struct pmem_state), .fields = pmem_state_fields};
+
+/* What the guest wrote that the file does not get: behind its end. */
+static bool tail_is_empty(const struct virtio_pmem *p)
+{
+	const u8 *tail = mem_ptr(&p->vdev.dev.vm->mem, p->start + p->file.size, p->size - p->file.size);
+	u64 len = p->size - p->file.size;
+
+	return !len || !tail || (!tail[0] && !memcmp(tail, tail + 1, len - 1));
+}
+
+/* A read-only file's pages are the VM's own where the guest has written to them. Without /proc nobody can tell. */
+static bool file_is_untouched(const struct virtio_pmem *p)
+{
+	const struct mem *m = &p->vdev.dev.vm->mem;
+	u64 len = ALIGN_DOWN(p->file.size, MEM_PAGE_SIZE), next;
+	struct mem_run run;
+
+	if (!p->cfg->read_only)
+		return true;
+	if (m->pagemap_fd < 0) {
+		log_warn(p->vdev.dev.vm->log, "pmem \"%s\": should the guest have written to it, the snapshot lacks that: it is read-only",
+			 p->vdev.dev.id);
+		return true;
+	}
+	return !mem_scan(m, mem_find(m, p->start, 1), MEM_SCAN_PRIVATE, 0, len, &run, 1, &next);
+}
+
+static int pmem_save(struct device *dev, void *data, struct err *e)
+{
+	struct virtio_pmem *p = to_pmem(to_virtio(dev));
+	struct pmem_state *s = data;
+	int ret;
+
+	*s = (struct pmem_state){.start = p->start, .file_size = p->file.size};
+	if (!tail_is_empty(p))
+		return err_set(e, -EOPNOTSUPP,
+			       "the guest has written behind the end of \"%s\", and that would be lost; make it a multiple of %llu MiB",
+			       p->cfg->path_on_host, PMEM_ALIGN / MIB);
+	if (!file_is_untouched(p))
+		return err_set(e, -EOPNOTSUPP,
+			       "the guest has written to its read-only \"%s\", and that would be lost; let it mount the device read-only",
+			       p->cfg->path_on_host);
+	if (p->cfg->read_only)
+		return 0;
+	ret = blk_file_sync(&p->file);
+	return ret < 0 ? err_set(e, ret, "\"%s\" cannot be written back: %s", p->cfg->path_on_host, strerror(-ret)) : 0;
+}
+
+static int pmem_check(struct device *dev, const void *data, struct err *e)
+{
+	const struct virtio_pmem *p = to_pmem(to_virtio(dev));
+	const struct pmem_state *s = data;
+
+	if (s->file_size != p->file.size)
+		return err_set(e, -EINVAL, "\"%s\" has %llu bytes, but the file of the snapshot had %llu", p->cfg->path_on_host,
+			       (unsigned long long)p->file.size, (unsigned long long)s->file_size);
+	if (s->start != p->start)
+		return err_set(e, -EINVAL, "start: it is at %#llx here, but at %#llx in the snapshot", (unsigned long long)p->start,
+			       (unsigned long long)s->start);
+	return 0;
+}
+
+/* All of it is made by the configuration. */
+static void pmem_load(struct device *dev, const void *data)
+{
+	(void)dev;
+	(void)data;
+}
+
+static const struct device_state pmem_device_state = {
+	.table = &pmem_state_table, .save = pmem_save, .check = pmem_check, .load = pmem_load};
+static const struct device_state *const pmem_states[] = {&virtio_core_state, &pmem_device_state, NULL};
+
+/* ---- what can be changed ---- */
 
 /* Linux numbers /dev/pmemN in the order in which it finds the devices: that of their slots. */
 static void pmem_cmdline(struct device *dev, char *buf, size_t size)
@@ -419,5 +522,6 @@ const struct device_class virtio_pmem_class = {
 	.destroy = pmem_destroy,
 	.quiesce = pmem_quiesce,
 	.resume = pmem_resume,
+	.states = pmem_states,
 	.cmdline = pmem_cmdline,
 };

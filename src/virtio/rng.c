@@ -5,7 +5,7 @@
 #include <sys/random.h>
 
 #include "virtio/backend/ratelimit.h"
-#include "virtio/virtio.h"
+#include "virtio/virtio_state.h"
 #include "vmm/config.h"
 
 #define VIRTIO_ID_RNG	4
@@ -20,6 +20,7 @@ struct virtio_rng {
 	struct virtio_dev vdev; /* first */
 	u64 requests, bytes, host_fails;
 	struct ratelimit limit;
+	bool paused;
 	struct virtq_chain chain;
 };
 
@@ -75,6 +76,8 @@ static void rng_kick(struct virtio_dev *vdev, u16 index)
 	struct virtq *q = &vdev->queues[index];
 	u32 batch = 0;
 
+	if (rng->paused)
+		return;
 	while (batch < RNG_MAX_BATCH && rng_one(rng, q))
 		batch++;
 	virtq_notify(q);
@@ -136,6 +139,24 @@ static int rng_create(struct vm *vm, const struct device_class *cls, const void 
 	return 0;
 }
 
+/* A request is whole within rng_kick: there is none to wait for. */
+static void rng_quiesce(struct device *dev)
+{
+	device_lock(dev);
+	container_of(to_virtio(dev), struct virtio_rng, vdev)->paused = true;
+	device_unlock(dev);
+}
+
+static void rng_resume(struct device *dev)
+{
+	struct virtio_rng *rng = container_of(to_virtio(dev), struct virtio_rng, vdev);
+
+	device_lock(dev);
+	rng->paused = false;
+	device_unlock(dev);
+	virtio_resume(&rng->vdev);
+}
+
 static const struct cfg_field rng_fields[] = {
 	{.key = "rate_limiter",
 	 .type = CFG_OBJ,
@@ -162,6 +183,8 @@ static const struct counter_desc rng_counters[] = {
 	{NULL, 0},
 };
 
+static const struct device_state *const rng_states[] = {&virtio_core_state, NULL};
+
 const struct device_class virtio_rng_class = {
 	.name = "virtio-rng",
 	.section = "entropy",
@@ -173,4 +196,7 @@ const struct device_class virtio_rng_class = {
 	.acpi_hid = "LNRO0005",
 	.create = rng_create,
 	.destroy = rng_destroy,
+	.quiesce = rng_quiesce,
+	.resume = rng_resume,
+	.states = rng_states,
 };

@@ -180,5 +180,6 @@ const struct device_class vhost_user_blk_class = {
 	.destroy = vub_destroy,
 	.quiesce = vhost_user_quiesce,
 	.resume = vhost_user_resume,
+	.unsaved = "its back end, another process, has part of its state; give the VM a drive with path_on_host instead",
 	.cmdline = vub_cmdline,
 };

@@ -311,4 +311,5 @@ const struct device_class vhost_user_fs_class = {
 	.destroy = fs_destroy,
 	.quiesce = vhost_user_quiesce,
 	.resume = vhost_user_resume,
+	.unsaved = "virtiofsd, another process, has part of its state; take the share out of the configuration",
 };

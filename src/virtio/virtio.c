@@ -158,6 +158,16 @@ void virtio_kick_all(struct virtio_dev *vdev)
 		kick(&vdev->queues[i]);
 }
 
+void virtio_resume(struct virtio_dev *vdev)
+{
+	device_lock(&vdev->dev);
+	if (vdev->restored && (vdev->live || __atomic_load_n(&vdev->isr, __ATOMIC_RELAXED)))
+		interrupt(vdev, vdev->live ? VIRTIO_ISR_USED : 0);
+	vdev->restored = false;
+	device_unlock(&vdev->dev);
+	virtio_kick_all(vdev);
+}
+
 void virtio_notify_queue(struct virtio_dev *vdev, u32 q)
 {
 	if (q < vdev->nr_queues && vdev->queues[q].enabled)

@@ -76,6 +76,7 @@ struct virtio_dev {
 	u8 status;
 	bool live;	/* DRIVER_OK seen and queues checked */
 	bool resetting; /* reset asked for, requests still in flight */
+	bool restored;	/* its state was loaded, and it has not run since */
 	u32 isr;	/* InterruptStatus, VIRTIO_ISR_*; atomic */
 	u32 config_generation;
 	struct virtq *queues; /* owned, nr_queues */
@@ -109,6 +110,9 @@ void virtio_interrupt(struct virtio_dev *vdev);
 /* Runs queue_kick for every enabled queue soon, as if the driver had kicked: after a pause, or to give way to other work of the loop.
  * ctx: any, with or without the lock */
 void virtio_kick_all(struct virtio_dev *vdev);
+/* The end of every device_class.resume: virtio_kick_all, and after a restore one interrupt, as the one that the driver waits for may have
+ * been lost. A driver takes one more than it needs for nothing. ctx: loop, without the lock */
+void virtio_resume(struct virtio_dev *vdev);
 
 /* For transports. ctx: vcpu, lock held */
 /* The status register. A reset that waits for requests in flight reads as NEEDS_RESET. */

@@ -10,11 +10,10 @@
  */
 #include <errno.h>
 #include <json-c/json.h>
-#include <linux/virtio_mem.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "virtio/virtio.h"
+#include "virtio/virtio_mem_dev.h"
 #include "vmm/clock.h"
 #include "vmm/config.h"
 
@@ -23,44 +22,6 @@
 #define MIN_SLOT_MIB   128u
 #define MEM_STEP_BYTES (64 * MIB)
 #define MEM_TURN_NS    (5 * NSEC_PER_MSEC)
-
-struct hotplug_cfg {
-	u64 total_size_mib, block_size_mib, slot_size_mib;
-};
-
-struct hotplug_counters {
-	u64 activate_fails, queue_event_fails, queue_event_count;
-	u64 plug_count, plug_bytes, plug_fails;
-	u64 unplug_count, unplug_bytes, unplug_fails, unplug_discard_fails;
-	u64 unplug_all_count, unplug_all_fails;
-	u64 state_count, state_fails;
-	struct latency plug_agg, unplug_agg, unplug_all_agg, state_agg;
-};
-
-/* The request that is being worked off: memory [at, end) is to be discarded before its answer, or all the same when a reset took the
- * chain away. */
-struct hotplug_job {
-	bool busy, has_chain;
-	u16 type; /* of the request */
-	u64 start_ns, at, end;
-	struct virtio_mem_resp resp;
-	struct virtq_chain chain;
-};
-
-struct virtio_memory {
-	struct virtio_dev vdev; /* first */
-	const struct hotplug_cfg *cfg;
-	struct virtio_mem_config space;
-	u64 *plugged; /* owned; one bit per block */
-	bool paused;
-	struct hotplug_job job;
-	struct hotplug_counters counters;
-};
-
-static struct virtio_memory *to_memory(struct virtio_dev *vdev)
-{
-	return container_of(vdev, struct virtio_memory, vdev);
-}
 
 static void count(u64 *counter, u64 n)
 {
@@ -113,11 +74,6 @@ static void set_blocks(struct virtio_memory *m, const struct blocks *b, bool on)
 	m->space.plugged_size += (on ? b->nr : -b->nr) * m->space.block_size;
 }
 
-static u64 nr_words(const struct virtio_memory *m)
-{
-	return (m->space.region_size / m->space.block_size + 63) / 64;
-}
-
 /* The usable part only grows, but for UNPLUG_ALL: whole slots, at least what is requested. */
 static u64 usable_for(const struct virtio_memory *m, u64 requested)
 {
@@ -158,7 +114,7 @@ static u16 unplug_all(struct virtio_memory *m)
 {
 	m->job.at = m->space.addr;
 	m->job.end = m->space.addr + m->space.usable_region_size;
-	memset(m->plugged, 0, nr_words(m) * sizeof(u64));
+	memset(m->plugged, 0, memory_words(m) * sizeof(u64));
 	m->space.plugged_size = 0;
 	m->space.usable_region_size = usable_for(m, m->space.requested_size);
 	return VIRTIO_MEM_RESP_ACK;
@@ -414,7 +370,7 @@ static void fill_space(struct virtio_memory *m)
 	}
 	m->space.block_size = m->cfg->block_size_mib * MIB;
 	m->space.region_size = m->cfg->total_size_mib * MIB;
-	m->plugged = xzalloc(nr_words(m) * sizeof(u64));
+	m->plugged = xzalloc(memory_words(m) * sizeof(u64));
 }
 
 static int memory_create(struct vm *vm, const struct device_class *cls, const void *cfg, const struct dev_slot *slot, struct device **out,
@@ -458,7 +414,7 @@ static void memory_resume(struct device *dev)
 	device_lock(dev);
 	m->paused = false;
 	device_unlock(dev);
-	virtio_kick_all(&m->vdev);
+	virtio_resume(&m->vdev);
 }
 
 static int memory_check(const void *cfg, struct err *e)
@@ -534,7 +490,10 @@ static const struct counter_desc memory_counters[] = {
 	{NULL, 0},
 };
 
-static const char *const memory_syscalls[] = {"fallocate", NULL};
+/* The last three on a restored VM (mem_discard.c). */
+static const char *const memory_syscalls[] = {"fallocate", "lseek", "mmap", "madvise", NULL};
+
+static const struct device_state *const memory_states[] = {&virtio_core_state, &memory_device_state, NULL};
 
 const struct device_class virtio_mem_class = {
 	.name = "virtio-mem",
@@ -554,4 +513,5 @@ const struct device_class virtio_mem_class = {
 	.destroy = memory_destroy,
 	.quiesce = memory_quiesce,
 	.resume = memory_resume,
+	.states = memory_states,
 };

@@ -104,44 +104,50 @@ static bool usable(const struct virtq *q)
 
 /* ---- start and reset ---- */
 
-static int map_area(struct virtq *q, const char *what, u64 gpa, u64 len, u64 align, u8 **hva)
+static int map_area(struct virtq *q, const char *what, u64 gpa, u64 len, u64 align, u8 **hva, struct err *e)
 {
 	*hva = NULL;
 	if (gpa % align)
-		return broken(q, "%s area at %#llx is not aligned to %llu bytes", what, (unsigned long long)gpa, (unsigned long long)align);
+		return err_set(e, -EINVAL, "%s area at %#llx is not aligned to %llu bytes", what, (unsigned long long)gpa,
+			       (unsigned long long)align);
 	*hva = mem_ptr(&q->vdev->dev.vm->mem, gpa, len);
 	if (!*hva)
-		return broken(q, "%s area at %#llx, %llu bytes, is not in RAM", what, (unsigned long long)gpa, (unsigned long long)len);
+		return err_set(e, -EINVAL, "%s area at %#llx, %llu bytes, is not in RAM", what, (unsigned long long)gpa,
+			       (unsigned long long)len);
 	return 0;
 }
 
 /* Sizes and alignments: virtio 1.2 §2.7 and §2.8.10.1 */
-static int map_areas(struct virtq *q)
+int virtq_map(struct virtq *q, u64 features, struct err *e)
 {
-	u32 driver_len = q->packed ? EVENT_SIZE : SPLIT_RING_SIZE(AVAIL_ENTRY_SIZE, q->size);
-	u32 device_len = q->packed ? EVENT_SIZE : SPLIT_RING_SIZE(USED_ENTRY_SIZE, q->size);
-	int ret = map_area(q, "descriptor", q->desc_gpa, DESC_SIZE * q->size, DESC_SIZE, &q->desc);
+	u32 driver_len, device_len;
+	int ret;
 
+	q->packed = features >> VIRTIO_F_RING_PACKED & 1;
+	q->event_idx = features >> VIRTIO_F_EVENT_IDX & 1;
+	q->indirect = features >> VIRTIO_F_INDIRECT_DESC & 1;
+	if (!q->size || q->size > VIRTQ_MAX_SIZE || (!q->packed && (q->size & (q->size - 1))))
+		return err_set(e, -EINVAL, "a size of %u is not possible", q->size);
+	driver_len = q->packed ? EVENT_SIZE : SPLIT_RING_SIZE(AVAIL_ENTRY_SIZE, q->size);
+	device_len = q->packed ? EVENT_SIZE : SPLIT_RING_SIZE(USED_ENTRY_SIZE, q->size);
+	ret = map_area(q, "descriptor", q->desc_gpa, DESC_SIZE * q->size, DESC_SIZE, &q->desc, e);
 	if (ret == 0)
-		ret = map_area(q, "driver", q->driver_gpa, driver_len, q->packed ? 4 : 2, &q->driver);
+		ret = map_area(q, "driver", q->driver_gpa, driver_len, q->packed ? 4 : 2, &q->driver, e);
 	if (ret == 0)
-		ret = map_area(q, "device", q->device_gpa, device_len, 4, &q->device);
+		ret = map_area(q, "device", q->device_gpa, device_len, 4, &q->device, e);
 	return ret;
 }
 
 int virtq_start(struct virtq *q)
 {
-	q->packed = virtio_has(q->vdev, VIRTIO_F_RING_PACKED);
-	q->event_idx = virtio_has(q->vdev, VIRTIO_F_EVENT_IDX);
-	q->indirect = virtio_has(q->vdev, VIRTIO_F_INDIRECT_DESC);
+	struct err e;
+
 	q->last_avail = q->used_idx = 0;
 	q->avail_wrap = q->used_wrap = true; /* §2.8.1: both wrap counters start at 1 */
 	q->kicks_off = false;
 	q->unsignalled = 0;
 	q->in_flight = q->slots_in_flight = 0;
-	if (!q->size || q->size > VIRTQ_MAX_SIZE || (!q->packed && (q->size & (q->size - 1))))
-		return broken(q, "a size of %u is not possible", q->size);
-	return map_areas(q);
+	return virtq_map(q, q->vdev->driver_features, &e) < 0 ? broken(q, "%s", e.msg) : 0;
 }
 
 void virtq_reset(struct virtq *q)

@@ -78,6 +78,9 @@ void virtq_push_many(struct virtq *q, const struct virtq_chain *const *chains, c
 /* For the core: checks sizes, addresses and alignment of an enabled queue and starts at its beginning (DRIVER_OK); 0 or reported and < 0.
  * ctx: any, with the device's lock held */
 int virtq_start(struct virtq *q) MUST_CHECK;
+/* For the core: takes over what features say, checks size, addresses and alignment of the queue and finds its host addresses, of which no
+ * byte is read; the position stays. -EINVAL: e says what is wrong, nothing is reported. ctx: any */
+int virtq_map(struct virtq *q, u64 features, struct err *e) MUST_CHECK;
 /* For the core: forgets all that the driver set, but not what is in flight. ctx: any, with the device's lock held */
 void virtq_reset(struct virtq *q);
 

@@ -13,8 +13,6 @@
 #define VIRTIO_ID_VSOCK 19
 #define TX_BATCH	64u /* packets before the loop turns to other devices */
 
-enum { VSOCK_RXQ, VSOCK_TXQ, VSOCK_EVENTQ, VSOCK_QUEUES };
-
 /* ---- packets from the guest ---- */
 
 /* A packet is where its header's copy says; the data is behind VSOCK_HDR_LEN bytes of the chain. */
@@ -146,12 +144,14 @@ static void chain_out_packet(struct virtio_vsock *vs, const struct virtq_chain *
 }
 
 /* A packet is answered with one RST at most. Without room for that the queue waits until the driver gives receive buffers (§5.10.6.1.2),
- * and vsock_rx kicks. */
+ * and vsock_rx kicks. It also waits for a guest that is to hear of a reset: what it connects before would end with the rest. */
 static void tx(struct virtio_vsock *vs)
 {
 	struct virtq *q = &vs->vdev.queues[VSOCK_TXQ];
 	u32 batch;
 
+	if (vs->lost)
+		return;
 	for (batch = 0; batch < TX_BATCH && !vsock_rsts_full(vs) && virtq_pop(q, &vs->tx_chain) > 0; batch++) {
 		chain_out_packet(vs, &vs->tx_chain);
 		virtq_push(q, &vs->tx_chain, 0);
@@ -173,6 +173,8 @@ static void vsock_kick(struct virtio_dev *vdev, u16 index)
 	}
 	if (index == VSOCK_RXQ)
 		vsock_count(&vs->counters.rx_kicks, 1);
+	if (index == VSOCK_EVENTQ)
+		vsock_events(vs);
 	vsock_rx(vs);
 }
 
@@ -189,6 +191,7 @@ static void end_reset(struct loop_work *w)
 	struct virtio_vsock *vs = container_of(w, struct virtio_vsock, reset_work);
 
 	device_lock(&vs->vdev.dev);
+	vsock_lost_done(vs); /* the new driver has no connections */
 	vsock_conns_reset(vs);
 	virtio_reset_done(&vs->vdev);
 	device_unlock(&vs->vdev.dev);
@@ -260,19 +263,29 @@ static int vsock_probe(const void *cfg, struct err *e)
 	return rc;
 }
 
+/* No descriptor is ever held over a turn of the loop; a reset that still waits for its turn has it now. */
 static void vsock_quiesce(struct device *dev)
 {
+	struct virtio_vsock *vs = to_vsock(to_virtio(dev));
+
+	if (vs->vdev.resetting) {
+		loop_work_cancel(&dev->vm->loop, &vs->reset_work);
+		end_reset(&vs->reset_work);
+	}
 	device_lock(dev);
-	vsock_conns_pause(to_vsock(to_virtio(dev)));
+	vsock_conns_pause(vs);
 	device_unlock(dev);
 }
 
 static void vsock_resume(struct device *dev)
 {
+	struct virtio_vsock *vs = to_vsock(to_virtio(dev));
+
 	device_lock(dev);
-	vsock_conns_resume(to_vsock(to_virtio(dev)));
+	vsock_conns_resume(vs);
+	vsock_lost_resume(vs);
 	device_unlock(dev);
-	virtio_kick_all(to_virtio(dev));
+	virtio_resume(&vs->vdev);
 }
 
 /* ---- class ---- */
@@ -364,4 +377,5 @@ const struct device_class virtio_vsock_class = {
 	.destroy = vsock_destroy,
 	.quiesce = vsock_quiesce,
 	.resume = vsock_resume,
+	.states = vsock_states,
 };

@@ -501,6 +501,12 @@ int vsock_conns_init(struct virtio_vsock *vs, struct err *e)
 	vs->listen_timer.expired = listen_again;
 	raise_fd_limit();
 	rc = vsock_unix_listen(&vs->listener, vs->cfg->uds_path, e);
+	if (rc == -EADDRINUSE && vs->vdev.dev.vm->origin != VM_BOOTED)
+		return err_set(
+			e, rc,
+			"vsock socket \"%s\" exists: the VM of the snapshot or another one uses it, or one that was killed left it; then "
+			"remove it, or load the snapshot with another path",
+			vs->cfg->uds_path);
 	if (rc < 0)
 		return rc;
 	sandbox_will_remove(vs->vdev.dev.vm->sandbox, vs->cfg->uds_path);
@@ -514,6 +520,7 @@ void vsock_conns_fini(struct virtio_vsock *vs)
 		vsock_conn_free(LIST_FIRST(&vs->conns));
 	loop_timer_cancel(&vs->vdev.dev.vm->loop, &vs->timer);
 	loop_timer_cancel(&vs->vdev.dev.vm->loop, &vs->listen_timer);
+	loop_timer_cancel(&vs->vdev.dev.vm->loop, &vs->lost_timer);
 	loop_unwatch(&vs->listen_watch);
 	vsock_unix_unlisten(&vs->listener);
 }

@@ -1,6 +1,6 @@
 /*
  * vsock_dev.h: what the parts of the vsock device share: vsock.c (class, queues, packets from the guest), vsock_rx.c (packets to the
- * guest), vsock_conn.c (connections and their sockets).
+ * guest), vsock_conn.c (connections and their sockets), vsock_state.c (saved state, and how a restored guest hears of it).
  *
  * ctx of everything here: loop, with the device's lock held.
  */
@@ -11,8 +11,10 @@
 #include <sys/queue.h>
 
 #include "virtio/backend/vsock_unix.h"
-#include "virtio/virtio.h"
+#include "virtio/virtio_state.h"
 #include "vmm/clock.h"
+
+enum { VSOCK_RXQ, VSOCK_TXQ, VSOCK_EVENTQ, VSOCK_QUEUES };
 
 #define VSOCK_HOST_CID	 2u
 #define VSOCK_HDR_LEN	 ((u32)sizeof(struct virtio_vsock_hdr))
@@ -88,6 +90,13 @@ struct vsock_rst { /* for the guest, about a connection that is not there */
 	u16 type;
 };
 
+/* Connections end with a restore or a move; their guest's ends do with an event (virtio 1.2 §5.10.6.7). */
+enum vsock_lost {
+	VSOCK_LOST_NONE,
+	VSOCK_LOST_DUE,	 /* the guest is still to hear of it */
+	VSOCK_LOST_TOLD, /* it was told, and its driver has not given the event's buffer back yet */
+};
+
 struct vsock_counters {
 	u64 rx_queue_fails, tx_queue_fails, accept_fails, conn_fails;
 	u64 rx_kicks, tx_kicks, rx_bytes, tx_bytes, rx_packets, tx_packets;
@@ -114,6 +123,9 @@ struct virtio_vsock {
 	struct vsock_queue waiting; /* by deadline: all time-outs are the same */
 	struct vsock_rst rsts[VSOCK_MAX_RSTS];
 	u32 rst_head, rst_tail; /* counts */
+	enum vsock_lost lost;
+	u32 lost_buffers;	      /* event buffers that the driver had there when it was told */
+	struct loop_timer lost_timer; /* when a driver that does not answer is believed to know */
 	struct vsock_counters counters;
 	/* scratch */
 	struct virtq_chain tx_chain, rx_chains[VSOCK_RX_CHAINS];
@@ -163,6 +175,16 @@ void vsock_conn_guest_shut(struct vsock_conn *c, u32 flags);
 void vsock_conn_host_shut(struct vsock_conn *c, u32 flags);
 /* Puts it into the turn of those that have something for the guest. */
 void vsock_conn_ready(struct vsock_conn *c);
+
+/* ---- vsock_state.c ---- */
+
+extern const struct device_state *const vsock_states[];
+/* The driver's event queue: goes on with what the guest is to hear of. */
+void vsock_events(struct virtio_vsock *vs);
+/* The VM runs on. */
+void vsock_lost_resume(struct virtio_vsock *vs);
+/* There is nothing (more) to hear of: connections are made again. */
+void vsock_lost_done(struct virtio_vsock *vs);
 
 /* ---- vsock_rx.c ---- */
 

@@ -17,7 +17,7 @@ enum served { SERVED, NOTHING_DUE, NO_BUFFER };
 
 static struct virtq *rx_queue(struct virtio_vsock *vs)
 {
-	return &vs->vdev.queues[0];
+	return &vs->vdev.queues[VSOCK_RXQ];
 }
 
 u32 vsock_peer_credit(const struct vsock_conn *c)
@@ -236,8 +236,8 @@ static enum served serve(struct vsock_conn *c)
 		if (served == SERVED)
 			vsock_conn_free(c);
 		return served;
-	case VSOCK_REQUESTED:
-		return c->due & BIT(VIRTIO_VSOCK_OP_REQUEST) ? give_control(c, VIRTIO_VSOCK_OP_REQUEST) : NOTHING_DUE;
+	case VSOCK_REQUESTED: /* one that the guest takes before it hears of a reset would end with the others */
+		return !c->vs->lost && c->due & BIT(VIRTIO_VSOCK_OP_REQUEST) ? give_control(c, VIRTIO_VSOCK_OP_REQUEST) : NOTHING_DUE;
 	case VSOCK_ESTABLISHED:
 		return serve_established(c);
 	case VSOCK_LINE:

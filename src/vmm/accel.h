@@ -38,6 +38,11 @@ struct accel_ops {
 	int (*vcpu_pull)(struct vcpu *v, struct err *e);
 	int (*vcpu_push)(struct vcpu *v, struct err *e);
 
+	/* The same for what the VM has once: interrupt chips and clocks, vm->chips (arch/<arch>/vm_state.h). vm_push comes after all vCPUs
+	 * were pushed. ctx: loop, all vCPUs parked, clock paused */
+	int (*vm_pull)(struct vm *vm, struct err *e);
+	int (*vm_push)(struct vm *vm, struct err *e);
+
 	/* Optional: without it the accelerator serves no debugger. How the vCPU is to run from now on (debug.h). After a push: it may
 	 * change the registers. ctx: loop, the vCPU is parked */
 	int (*vcpu_debug)(struct vcpu *v, const struct vcpu_debug *d, struct err *e);

@@ -35,3 +35,11 @@ void clock_resume(struct vm *vm)
 	if (c->paused)
 		*c = (struct clock){.base_ns = clock_host_ns() - c->paused_at_ns};
 }
+
+void clock_set(struct vm *vm, u64 guest_ns)
+{
+	struct clock *c = &vm->clock;
+
+	ASSERT(c->paused);
+	*c = (struct clock){.base_ns = clock_host_ns() - guest_ns, .paused_at_ns = guest_ns, .paused = true};
+}

@@ -17,5 +17,7 @@ u64 clock_now(struct vm *vm);
 /* ctx: loop, vCPUs parked */
 void clock_pause(struct vm *vm);
 void clock_resume(struct vm *vm);
+/* A paused clock is to go on from here (restore, migration). ctx: before start */
+void clock_set(struct vm *vm, u64 guest_ns);
 
 #endif

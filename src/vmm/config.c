@@ -94,7 +94,7 @@ static const struct cfg_field machine_fields[] = {
 	      .flag = "memory", .metavar = "SIZE", .unit = MIB, .help = "Guest memory in MiB; the flag takes 512M or 2G too."),
 	FIELD(cfg_machine, smt, "smt", CFG_BOOL, .dflt = "false",
 	      .help = "Show the guest two threads per core; vcpu_count is then 1 or even."),
-	FIELD(cfg_machine, track_dirty_pages, "track_dirty_pages", CFG_BOOL, .dflt = "false",
+	FIELD(cfg_machine, track_dirty_pages, "track_dirty_pages", CFG_BOOL, .dflt = "false", .flag = "track-dirty",
 	      .help = "Record written pages from the start, for diff snapshots."),
 	FIELD(cfg_machine, huge_pages, "huge_pages", CFG_ENUM, .values = huge_names, .dflt = "\"None\"", .flag = "huge-pages",
 	      .metavar = "KIND", .help = "What backs guest memory: 4 KiB pages, transparent huge pages, or reserved 2 MiB pages."),

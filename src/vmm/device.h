@@ -16,6 +16,7 @@ struct cfg_table;
 struct config;
 struct cfg_flag;
 struct device;
+struct device_state; /* state.h */
 struct json_object;
 
 /* Where the machine puts a device. */
@@ -86,6 +87,10 @@ struct device_class {
 	int (*start)(struct device *dev, struct err *e);
 	void (*quiesce)(struct device *dev);
 	void (*resume)(struct device *dev);
+	/* What of it goes into snapshots and migration (state.h): NULL-ended, or NULL: nothing, since it has no state. A class that has
+	 * state and cannot save it says why in unsaved ("its process on the host has it"). */
+	const struct device_state *const *states;
+	const char *unsaved;
 	/* Text that the device wants at the end of the kernel command line ("root=/dev/vda rw"), appended to buf; may be NULL. */
 	void (*cmdline)(struct device *dev, char *buf, size_t size);
 };

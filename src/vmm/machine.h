@@ -11,6 +11,9 @@
 #include "vmm/vcpu.h"
 
 struct arch_cpu_caps;
+struct chip_state;
+struct state_section;
+struct state_table;
 
 /* Fills ranges (at most MEM_MAX_REGIONS) for ram_size bytes; returns how many. */
 u32 machine_memory_map(u64 ram_size, struct mem_range *ranges);
@@ -26,6 +29,15 @@ int machine_slot(struct vm *vm, struct dev_slot *slot, struct err *e) MUST_CHECK
 int machine_boot(struct vm *vm, struct err *e) MUST_CHECK;
 /* Asks the guest to shut down (power button). ctx: loop */
 void machine_power_button(struct vm *vm);
+
+/* Sections of vCPUs, interrupt chips and clocks (vcpu_pull and vm_pull were called before they are saved; their load pushes), appended to
+ * out (room for VM_MAX_VCPUS + 8) in the order in which they load; returns how many. */
+u32 machine_sections(struct vm *vm, struct state_section *out);
+/* Their tables, NULL-ended. */
+extern const struct state_table *const machine_tables[];
+/* The canonical state of chips and clocks, and its release. */
+struct chip_state *machine_chips_new(void);
+void machine_chips_free(struct chip_state *c);
 
 /* The canonical vCPU state: its size, for vcpus_init, and its release. */
 struct cpu_state *machine_cpu_new(void);

@@ -2,6 +2,7 @@
 #include "vmm/mem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/memfd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -79,7 +80,7 @@ int mem_init(struct mem *m, const struct mem_range *ranges, u32 nr, enum mem_hug
 	u64 offset = 0;
 	int ret;
 
-	*m = (struct mem){.fd = -1, .huge = huge};
+	*m = (struct mem){.fd = -1, .huge = huge, .pagemap_fd = -1};
 	pthread_mutex_init(&m->image_lock, NULL);
 	ret = check_ranges(ranges, nr, huge, &m->size, e);
 	if (ret < 0)
@@ -170,16 +171,32 @@ int mem_add_file(struct mem *m, u64 gpa, u64 size, int fd, bool read_only, struc
 
 void mem_fini(struct mem *m)
 {
+	while (m->helpers) {
+		struct mem_helper *h = m->helpers;
+
+		m->helpers = h->next;
+		h->end(h);
+	}
 	for (u32 i = 0; i < m->nr_regions; i++) {
 		if (m->regions[i].hva)
 			munmap(m->regions[i].hva, m->regions[i].size);
 		free(m->regions[i].vmm_dirty);
 	}
-	for (u32 i = 0; i < m->nr_images; i++)
+	for (u32 i = 0; i < m->nr_images; i++) {
 		free(m->images[i].gone);
-	if (m->size)
+		fd_close(&m->images[i].fd);
+	}
+	if (m->size) {
 		fd_close(&m->fd);
-	*m = (struct mem){.fd = -1};
+		fd_close(&m->pagemap_fd);
+	}
+	*m = (struct mem){.fd = -1, .pagemap_fd = -1};
+}
+
+void mem_add_helper(struct mem *m, struct mem_helper *h)
+{
+	h->next = m->helpers;
+	m->helpers = h;
 }
 
 int mem_read(const struct mem *m, u64 gpa, void *dst, u64 len)
@@ -203,35 +220,48 @@ int mem_write(struct mem *m, u64 gpa, const void *src, u64 len)
 	return 0;
 }
 
-/* Lays whole pages of the file over the RAM at dst, if it is made of small pages; returns how many bytes. */
+/* Lays whole pages of the file over the RAM at dst; returns whether that went. */
+static bool map_image(struct mem *m, u64 gpa, u8 *dst, int fd, u64 offset, u64 len)
+{
+	struct stat st;
+	int keep;
+
+	if (m->nr_images == MEM_MAX_IMAGES || fstat(fd, &st) < 0)
+		return false;
+	keep = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (keep < 0)
+		return false;
+	if (mmap(dst, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset) == MAP_FAILED) {
+		fd_close(&keep);
+		return false;
+	}
+	madvise(dst, len, MADV_DONTDUMP);
+	mem_scan_open(m);
+	m->images[m->nr_images++] = (struct mem_image){
+		.gpa = gpa,
+		.len = len,
+		.fd = keep,
+		.offset = offset,
+		.dev = st.st_dev,
+		.inode = st.st_ino,
+		.gone = xzalloc((len / MEM_PAGE_SIZE + 63) / 64 * sizeof(u64)),
+	};
+	return true;
+}
+
+/* Boot images: as much of the file as can be mapped is; returns how many bytes. */
 static u64 overlay_file(struct mem *m, u64 gpa, u8 *dst, int fd, u64 offset, u64 len)
 {
 	u64 whole = ALIGN_DOWN(len, MEM_PAGE_SIZE);
 
-	if (m->huge != MEM_HUGE_NONE || (uintptr_t)dst % MEM_PAGE_SIZE || offset % MEM_PAGE_SIZE || !whole)
+	if (m->share || m->huge != MEM_HUGE_NONE || (uintptr_t)dst % MEM_PAGE_SIZE || offset % MEM_PAGE_SIZE || !whole)
 		return 0;
-	if (m->nr_images == MEM_MAX_IMAGES)
-		return 0;
-	if (mmap(dst, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED)
-		return 0;
-	madvise(dst, whole, MADV_DONTDUMP);
-	m->images[m->nr_images++] = (struct mem_image){gpa, whole, xzalloc((whole / MEM_PAGE_SIZE + 63) / 64 * sizeof(u64))};
-	return whole;
+	return map_image(m, gpa, dst, fd, offset, whole) ? whole : 0;
 }
 
-int mem_load_file(struct mem *m, u64 gpa, int fd, u64 offset, u64 len, struct err *e)
+static int read_file(u8 *dst, int fd, u64 offset, u64 len, struct err *e)
 {
-	u8 *dst = mem_ptr(m, gpa, len);
-	struct stat st;
-	u64 done, end;
-
-	if (!dst)
-		return err_set(e, -EFAULT, "it does not fit into guest memory");
-	if (fstat(fd, &st) < 0)
-		return err_errno(e, "cannot read it");
-	if (__builtin_add_overflow(offset, len, &end) || end > (u64)st.st_size)
-		return err_set(e, -EIO, "cannot read it to its end");
-	for (done = m->share ? 0 : overlay_file(m, gpa, dst, fd, offset, len); done < len;) {
+	for (u64 done = 0; done < len;) {
 		ssize_t n = pread(fd, dst + done, len - done, (off_t)(offset + done));
 
 		if (n < 0 && errno == EINTR)
@@ -242,8 +272,68 @@ int mem_load_file(struct mem *m, u64 gpa, int fd, u64 offset, u64 len, struct er
 			return err_set(e, -EIO, "cannot read it to its end");
 		done += (u64)n;
 	}
-	mem_dirty(m, gpa, len);
 	return 0;
+}
+
+static int check_length(int fd, u64 offset, u64 len, struct err *e)
+{
+	struct stat st;
+	u64 end;
+
+	if (fstat(fd, &st) < 0)
+		return err_errno(e, "cannot read it");
+	if (__builtin_add_overflow(offset, len, &end) || end > (u64)st.st_size)
+		return err_set(e, -EIO, "cannot read it to its end");
+	return 0;
+}
+
+int mem_load_file(struct mem *m, u64 gpa, int fd, u64 offset, u64 len, struct err *e)
+{
+	u8 *dst = mem_ptr(m, gpa, len);
+	u64 done;
+	int ret;
+
+	if (!dst)
+		return err_set(e, -EFAULT, "it does not fit into guest memory");
+	ret = check_length(fd, offset, len, e);
+	if (ret < 0)
+		return ret;
+	done = overlay_file(m, gpa, dst, fd, offset, len);
+	ret = read_file(dst + done, fd, offset + done, len - done, e);
+	if (ret == 0)
+		mem_dirty(m, gpa, len);
+	return ret;
+}
+
+int mem_overlay(struct mem *m, struct mem_region *r, int fd, u64 offset, bool copy, struct err *e)
+{
+	u64 end = offset + r->size;
+	int ret = check_length(fd, offset, r->size, e);
+
+	ASSERT(!r->file && offset % MEM_PAGE_SIZE == 0);
+	if (ret < 0)
+		return ret;
+	if (!copy && !m->share && m->huge != MEM_HUGE_2M) {
+		if (map_image(m, r->gpa, r->hva, fd, offset, r->size))
+			return 0;
+		return err_errno(e, "cannot map %llu MiB of it", (unsigned long long)(r->size / MIB));
+	}
+	for (u64 at = mem_file_data(fd, offset, end), next; ret == 0 && at < end; at = mem_file_data(fd, next, end)) {
+		next = mem_file_hole(fd, at, end);
+		ret = read_file(r->hva + (at - offset), fd, at, next - at, e);
+	}
+	return ret;
+}
+
+bool mem_is_backed_by(const struct mem *m, int fd)
+{
+	struct stat st;
+
+	for (u32 i = 0; fstat(fd, &st) == 0 && i < m->nr_images; i++) {
+		if (m->images[i].dev == st.st_dev && m->images[i].inode == st.st_ino)
+			return true;
+	}
+	return false;
 }
 
 static void mark_dirty(struct mem *m, const struct mem_region *r, u64 offset, u64 len)

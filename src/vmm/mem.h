@@ -25,7 +25,7 @@
 #define MEM_PAGE_SHIFT	12
 #define MEM_PAGE_SIZE	(1ull << MEM_PAGE_SHIFT)
 #define MEM_MAX_REGIONS 32
-#define MEM_MAX_IMAGES	4 /* files that lie over the RAM */
+#define MEM_MAX_IMAGES	(MEM_MAX_REGIONS + 4) /* files that lie over the RAM */
 
 enum mem_huge { MEM_HUGE_NONE, MEM_HUGE_TRANSPARENT, MEM_HUGE_2M };
 
@@ -43,10 +43,21 @@ struct mem_region {
 	bool file;
 };
 
-/* A file that mem_load_file has mapped over the RAM. */
+/* A file that mem_load_file or mem_overlay has mapped over the RAM, private: whole pages, in one region. */
 struct mem_image {
 	u64 gpa, len;
-	u64 *gone; /* owned; one bit per page that was discarded: there the memfd shows again */
+	int fd;		/* owned: tells where the file has data */
+	u64 offset;	/* of its first byte in the file */
+	u64 dev, inode; /* which file that is */
+	u64 *gone;	/* owned; one bit per page that was discarded: there the memfd shows again */
+};
+
+/* Something that works on the memory beside the VM: a pager, a prefetch. mem_fini ends it, while everything is still mapped. */
+struct mem_helper {
+	void (*end)(struct mem_helper *h); /* ctx: the thread that calls mem_fini */
+	const char *const *syscalls;	   /* what the loop thread asks of the kernel for it (sandbox.h); may be NULL */
+	const u32 *ioctls;
+	struct mem_helper *next;
 };
 
 struct mem {
@@ -61,6 +72,12 @@ struct mem {
 	struct mem_region regions[MEM_MAX_REGIONS]; /* by ascending gpa; regions are only added, before start */
 	struct mem_image images[MEM_MAX_IMAGES];
 	u32 nr_images, nr_uncovered; /* under image_lock: mappings that mem_discard has put back */
+	int pagemap_fd;		     /* owned: /proc/self/pagemap, for mem_scan; -1: no image, or no /proc */
+	/* Pages that are not there are not zero, somebody has to fetch them (userfaultfd): whoever touches one waits for it, and
+	 * mem_discard tells whoever fetches. Atomic: becomes false when the last page is there. */
+	bool lazy;
+	bool own_pager;		    /* lazy, and this process fetches: it brings everything by itself, and fast */
+	struct mem_helper *helpers; /* last added first */
 	pthread_mutex_t image_lock;
 	/* Set by an accelerator that keeps translated code: told of each write that did not come from a vCPU. ctx: any */
 	void (*on_write)(void *opaque, u64 gpa, u64 len);
@@ -108,6 +125,45 @@ int mem_write(struct mem *m, u64 gpa, const void *src, u64 len) MUST_CHECK;
  * to copy them into it first. With huge pages, and for what is not page-aligned, bytes are read. Errors: -EFAULT outside RAM, -EIO short.
  */
 int mem_load_file(struct mem *m, u64 gpa, int fd, u64 offset, u64 len, struct err *e) MUST_CHECK;
+
+/*
+ * Maps the file from offset (whole pages) private over all of the region, for a restored VM: costs the same whatever the size. Where the
+ * memfd must hold the bytes (share, 2 MiB pages), or when copy is wanted, what the file has there is read instead. The file must not change
+ * while the VM lives. Marks nothing dirty, tells nobody. -EIO: the file is shorter. ctx: before the accelerator knows the region
+ */
+int mem_overlay(struct mem *m, struct mem_region *r, int fd, u64 offset, bool copy, struct err *e) MUST_CHECK;
+/* Whether this file lies under guest memory: writing to it would change the guest. */
+bool mem_is_backed_by(const struct mem *m, int fd);
+void mem_add_helper(struct mem *m, struct mem_helper *h);
+static inline bool mem_is_lazy(const struct mem *m)
+{
+	return __atomic_load_n(&m->lazy, __ATOMIC_ACQUIRE);
+}
+
+/* ---- mem_scan.c: which pages are there ---- */
+
+struct mem_run { /* bytes of whole pages */
+	u64 start, end;
+};
+
+enum mem_scan {
+	MEM_SCAN_PRIVATE, /* of a private mapping: those that were written, no longer the file's */
+	MEM_SCAN_PRESENT, /* in this process's page tables, so that it, a vCPU or a device has touched them (or a neighbour: fault-around)
+			   */
+};
+
+/*
+ * Runs of such pages in [start, end) of region r (bytes from its first), ascending, into runs[max]; returns how many, and in *next where to
+ * go on (end: all was seen). What this host cannot tell counts as such a page. ctx: any
+ */
+u32 mem_scan(const struct mem *m, const struct mem_region *r, enum mem_scan what, u64 start, u64 end, struct mem_run *runs, u32 max,
+	     u64 *next);
+/* Opens what mem_scan asks, which the sandbox would forbid later. Without it (no /proc in a jail) other ways are tried. */
+void mem_scan_open(struct mem *m);
+/* Next data, or hole, of a file at or behind `at`, as lseek(SEEK_DATA) and SEEK_HOLE say; end when there is none before it. Files that know
+ * no holes are all data. */
+u64 mem_file_data(int fd, u64 at, u64 end);
+u64 mem_file_hole(int fd, u64 at, u64 end);
 
 /* Adds a region of memory that the guest may plug in: zero pages of the memfd, which grows. gpa lies above all regions. Errors as
  * mem_init's; the accelerator is told by the caller. ctx: before the first vCPU is made */

@@ -12,7 +12,7 @@
 #include "vmm/mem.h"
 
 /* Each piece taken out of an image can cost two mappings, of which a process has 65,530; a guest that gives up every other page of a large
- * initrd shall not use them up. */
+ * initrd, or of restored memory, shall not use them up. */
 #define MAX_UNCOVERED 8192u
 
 static bool is_gone(const struct mem_image *img, u64 page)
@@ -20,20 +20,32 @@ static bool is_gone(const struct mem_image *img, u64 page)
 	return img->gone[page / 64] >> page % 64 & 1;
 }
 
+/* Pages [first, end) were zero when the file was written (a snapshot's memory): dropping the guest's own makes them so again, and needs no
+ * mapping of theirs. */
+static bool show_hole(const struct mem_image *img, u8 *hva, u64 first, u64 end)
+{
+	u64 at = img->offset + first * MEM_PAGE_SIZE, behind = img->offset + end * MEM_PAGE_SIZE;
+
+	return mem_file_data(img->fd, at, behind) == behind && madvise(hva, behind - at, MADV_DONTNEED) == 0;
+}
+
 /* Takes pages [first, end) of the image away. Beyond MAX_UNCOVERED, or when the host refuses, they are only cleared: no memory comes back
  * of these, but the guest cannot tell. The address stays mapped throughout. ctx: image_lock held */
 static void uncover(struct mem *m, struct mem_image *img, const struct mem_region *r, u64 first, u64 end)
 {
 	u64 offset = img->gpa - r->gpa + first * MEM_PAGE_SIZE, len = (end - first) * MEM_PAGE_SIZE;
+	u32 joined = (first && is_gone(img, first - 1)) + (end < img->len / MEM_PAGE_SIZE && is_gone(img, end));
 	int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED;
 
-	if (m->nr_uncovered == MAX_UNCOVERED ||
+	if (show_hole(img, r->hva + offset, first, end))
+		return;
+	if ((m->nr_uncovered == MAX_UNCOVERED && !joined) ||
 	    mmap(r->hva + offset, len, PROT_READ | PROT_WRITE, flags, m->fd, (off_t)(r->fd_offset + offset)) == MAP_FAILED) {
 		memset(r->hva + offset, 0, len);
 		return;
 	}
 	madvise(r->hva + offset, len, MADV_DONTDUMP);
-	m->nr_uncovered++;
+	m->nr_uncovered += 1 - joined; /* the kernel makes one of those side by side */
 	for (u64 page = first; page < end; page++)
 		img->gone[page / 64] |= BIT(page % 64);
 }
@@ -71,7 +83,9 @@ static int discard_in(struct mem *m, const struct mem_region *r, u64 gpa, u64 en
 	pthread_mutex_lock(&m->image_lock);
 	uncover_range(m, r, r->gpa + lo, r->gpa + hi);
 	pthread_mutex_unlock(&m->image_lock);
-	if (fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(r->fd_offset + lo), (off_t)(hi - lo)) < 0)
+	/* Through the mapping: a pager is told, and the call returns when it knows. */
+	if (mem_is_lazy(m) ? madvise(r->hva + lo, hi - lo, MADV_REMOVE) < 0
+			   : fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(r->fd_offset + lo), (off_t)(hi - lo)) < 0)
 		return err_errno(e, "the host does not take guest memory back");
 	if (m->on_write)
 		m->on_write(m->on_write_opaque, r->gpa + lo, hi - lo);

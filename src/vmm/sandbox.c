@@ -239,6 +239,8 @@ static int make_vm_filters(struct sandbox *sb, const struct vm *vm, struct err *
 	ret = make_filter(sb, SANDBOX_VCPU, needs, n, e);
 	n = device_needs(vm, sb->api, needs);
 	needs[n++] = vm->accel->loop_needs;
+	for (const struct mem_helper *h = vm->mem.helpers; h; h = h->next)
+		needs[n++] = (struct sandbox_need){h->syscalls, h->ioctls};
 	if (vm->gdb)
 		needs[n++] = (struct sandbox_need){gdb_syscalls, NULL};
 	return ret < 0 ? ret : make_filter(sb, SANDBOX_LOOP, needs, n, e);

@@ -3,7 +3,7 @@
  * thread), the file system (Landlock, where the kernel has it), capabilities, new programs. docs/sandbox.md tells users.
  *
  *   sandbox_init                                                     before the first thread
- *   sandbox_enter(API, DISK, TIMER)                                  each of these threads, first thing
+ *   sandbox_enter(API, DISK, TIMER, PAGER)                                 each of these threads, first thing
  *   sandbox_prepare_vm -> sandbox_enter(VCPU) -> sandbox_close_vm    vm_run: everything is open, nothing runs yet
  *
  * A thread's filter is its kind's list (sandbox_lists.c) and what the VM's parts declare: device_class.syscalls, accel_ops.sandbox. It can
@@ -29,6 +29,7 @@ enum sandbox_thread {
 	SANDBOX_API,   /* "fc_api" */
 	SANDBOX_DISK,  /* "husk-disk" */
 	SANDBOX_TIMER, /* "tcg timers" */
+	SANDBOX_PAGER, /* "husk-pager" */
 	SANDBOX_THREADS
 };
 
@@ -60,8 +61,8 @@ struct sandbox {
  * thread */
 int sandbox_init(struct sandbox *sb, struct log *log, bool seccomp, bool api, struct err *e) MUST_CHECK;
 void sandbox_fini(struct sandbox *sb); /* accepts zeroed */
-/* Makes the filter of a kind that not every VM has (DISK, TIMER), unless it is there, before the first thread of it starts: each takes half
- * a million instructions. ctx: main, while sandbox_is_open */
+/* Makes the filter of a kind that not every VM has (DISK, TIMER, PAGER), unless it is there, before the first thread of it starts: each
+ * takes half a million instructions. ctx: main, while sandbox_is_open */
 int sandbox_make_filter(struct sandbox *sb, enum sandbox_thread kind, struct err *e) MUST_CHECK;
 /* This path, a socket that husk made, is to be removed at the end. sb NULL: nothing to do. ctx: main, before sandbox_close_vm */
 void sandbox_will_remove(struct sandbox *sb, const char *path);

@@ -4,6 +4,7 @@
  */
 #include <linux/fs.h>
 #include <linux/sched.h>
+#include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 
 #include "vmm/sandbox.h"
@@ -13,6 +14,9 @@
 #define TCSETS2_  0x402c542bu
 #define TCSETSW2_ 0x402c542cu
 #define TCSETSF2_ 0x402c542du
+
+/* PAGEMAP_SCAN of Linux 6.7, and its struct pm_scan_arg. */
+#define PAGEMAP_SCAN_ _IOC(_IOC_READ | _IOC_WRITE, 'f', 16, 96)
 
 /* Memory, locks, clocks, signals, the end of a thread, a log line. The terminal's settings are given back
  * by whoever crashes. */
@@ -61,8 +65,12 @@ static const char *const loop_calls[] = {
 /* Of a terminal, for loop and vCPUs. */
 static const u32 tty_ioctls[] = {TCGETS, TCGETS2_, TIOCGPGRP, TIOCGWINSZ, 0};
 
-/* The API may name a file. */
-static const char *const loop_api_calls[] = {"open", "openat", "lseek", "dup3", NULL};
+/* The API may name a file, and ask for a snapshot: which pages are there, files under temporary names, synced, renamed. */
+static const char *const loop_api_calls[] = {
+	"open",	   "openat",   "lseek",	  "dup3",   "fallocate", "flock",     "fsync", "ftruncate", "mincore",
+	"pread64", "pwrite64", "pwritev", "rename", "renameat",	 "renameat2", "stat",  NULL,
+};
+static const u32 loop_api_ioctls[] = {PAGEMAP_SCAN_, 0};
 
 /* A register access runs the device's code: the serial port writes, and has the loop watch an end that takes no more (chr_watch_out). */
 static const char *const vcpu_calls[] = {"epoll_ctl", "poll", "ppoll", "sendmsg", "sendto", NULL};
@@ -80,17 +88,23 @@ static const u32 disk_ioctls[] = {BLKDISCARD, BLKZEROOUT, 0};
 
 static const char *const timer_calls[] = {"epoll_pwait", "epoll_wait", NULL};
 
+/* Guest memory from a file, compressed or read ahead, or from another process: pages put where they are missing; a list of those that were
+ * touched. */
+static const char *const pager_calls[] = {"lseek", "mincore", "poll", "ppoll", "pread64", "pwrite64", "readahead", NULL};
+static const u32 pager_ioctls[] = {PAGEMAP_SCAN_, UFFDIO_COPY, UFFDIO_ZEROPAGE, UFFDIO_WAKE, UFFDIO_UNREGISTER, 0};
+
 u32 sandbox_list(enum sandbox_thread kind, bool api, struct sandbox_need *needs)
 {
 	static const struct sandbox_need of[SANDBOX_THREADS] = {
-		[SANDBOX_LOOP] = {loop_calls, tty_ioctls},  [SANDBOX_VCPU] = {vcpu_calls, tty_ioctls}, [SANDBOX_API] = {api_calls, NULL},
-		[SANDBOX_DISK] = {disk_calls, disk_ioctls}, [SANDBOX_TIMER] = {timer_calls, NULL},
+		[SANDBOX_LOOP] = {loop_calls, tty_ioctls}, [SANDBOX_VCPU] = {vcpu_calls, tty_ioctls},
+		[SANDBOX_API] = {api_calls, NULL},	   [SANDBOX_DISK] = {disk_calls, disk_ioctls},
+		[SANDBOX_TIMER] = {timer_calls, NULL},	   [SANDBOX_PAGER] = {pager_calls, pager_ioctls},
 	};
 	u32 n = 0;
 
 	needs[n++] = (struct sandbox_need){every_thread, every_thread_ioctls};
 	needs[n++] = of[kind];
 	if (api && kind == SANDBOX_LOOP)
-		needs[n++] = (struct sandbox_need){loop_api_calls, NULL};
+		needs[n++] = (struct sandbox_need){loop_api_calls, loop_api_ioctls};
 	return n;
 }

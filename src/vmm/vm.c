@@ -82,6 +82,8 @@ static int init_memory(struct vm *vm, struct err *e)
 
 	if (ret == 0)
 		ret = add_hotplug_memory(vm, e);
+	if (ret == 0 && vm->restore)
+		ret = vm->restore->memory(vm, vm->restore->opaque, e);
 	for (u32 i = 0; ret == 0 && i < vm->mem.nr_regions; i++)
 		ret = vm->accel->mem_map(vm, &vm->mem.regions[i], e);
 	return ret;
@@ -163,6 +165,24 @@ static int push_vcpus(struct vm *vm, struct err *e)
 	return ret;
 }
 
+static int boot(struct vm *vm, struct err *e)
+{
+	int ret = machine_boot(vm, e);
+
+	return ret == 0 ? push_vcpus(vm, e) : ret;
+}
+
+/* Diff snapshots need a record from the first write on, also those that boot or restore make. */
+static int track_dirty(struct vm *vm, struct err *e)
+{
+	int ret = 0;
+
+	if (!vm->config->machine->track_dirty_pages)
+		return 0;
+	ret = mem_track(&vm->mem, true, e);
+	return ret == 0 ? vm->accel->dirty_log(vm, true, e) : ret;
+}
+
 static int build(struct vm *vm, struct err *e)
 {
 	int ret = loop_init(&vm->loop, e);
@@ -178,9 +198,9 @@ static int build(struct vm *vm, struct err *e)
 	if (ret == 0)
 		ret = init_devices(vm, e);
 	if (ret == 0)
-		ret = machine_boot(vm, e);
+		ret = track_dirty(vm, e);
 	if (ret == 0)
-		ret = push_vcpus(vm, e);
+		ret = vm->restore ? vm->restore->state(vm, vm->restore->opaque, e) : boot(vm, e);
 	if (ret == 0 && vm->config->machine->gdb_socket_path)
 		ret = gdb_init(vm, vm->config->machine->gdb_socket_path, e);
 	return ret;
@@ -188,22 +208,32 @@ static int build(struct vm *vm, struct err *e)
 
 int vm_init(struct vm *vm, const struct config *config, struct log *log, struct trace *trace, struct err *e)
 {
-	return vm_init_confined(vm, config, log, trace, NULL, e);
+	return vm_init_options(vm, config, log, trace, &(struct vm_options){0}, e);
 }
 
-int vm_init_confined(struct vm *vm, const struct config *config, struct log *log, struct trace *trace, struct sandbox *sandbox,
-		     struct err *e)
+int vm_init_options(struct vm *vm, const struct config *config, struct log *log, struct trace *trace, const struct vm_options *options,
+		    struct err *e)
 {
 	struct timespec cpu;
 	int ret;
 
-	*vm = (struct vm){.config = config, .log = log, .trace = trace, .sandbox = sandbox, .mem.fd = -1};
+	*vm = (struct vm){
+		.config = config,
+		.log = log,
+		.trace = trace,
+		.sandbox = options->sandbox,
+		.restore = options->restore,
+		.origin = options->restore ? options->restore->origin : VM_BOOTED,
+		.document = options->document,
+		.mem.fd = -1,
+	};
 	vm->start_ns = clock_host_ns();
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
 	vm->start_cpu_ns = (u64)cpu.tv_sec * NSEC_PER_SEC + (u64)cpu.tv_nsec;
 	pthread_mutex_init(&vm->run_lock, NULL);
 	pthread_cond_init(&vm->run_cond, NULL);
 	vm->clock = (struct clock){.base_ns = vm->start_ns, .paused = true};
+	vm->chips = machine_chips_new();
 	ret = build(vm, e);
 	if (ret < 0)
 		vm_fini(vm);
@@ -226,6 +256,7 @@ void vm_fini(struct vm *vm)
 	bus_fini(&vm->bus[BUS_PIO]);
 	if (vm->accel_data)
 		vm->accel->vm_fini(vm);
+	machine_chips_free(vm->chips);
 	mem_fini(&vm->mem);
 	loop_fini(&vm->loop);
 	pthread_cond_destroy(&vm->run_cond);
@@ -245,6 +276,63 @@ static int start_devices(struct vm *vm, struct err *e)
 	return 0;
 }
 
+static void quiesce_devices(struct vm *vm)
+{
+	for (u32 i = 0; i < vm->nr_devices; i++) {
+		if (vm->devices[i]->cls->quiesce)
+			vm->devices[i]->cls->quiesce(vm->devices[i]);
+	}
+}
+
+void vm_pause(struct vm *vm)
+{
+	u64 start_ns = clock_host_ns();
+
+	if (vm->state != VM_RUNNING)
+		return;
+	vcpus_pause(vm);
+	clock_pause(vm);
+	quiesce_devices(vm);
+	vm->state = VM_PAUSED;
+	vm->drain_ns = clock_host_ns() - start_ns;
+}
+
+static void let_run(struct vm *vm)
+{
+	clock_resume(vm);
+	vm->state = VM_RUNNING;
+	vcpus_resume(vm);
+}
+
+void vm_resume(struct vm *vm)
+{
+	if (vm->state != VM_PAUSED)
+		return;
+	for (u32 i = 0; i < vm->nr_devices; i++) {
+		if (vm->devices[i]->cls->resume)
+			vm->devices[i]->cls->resume(vm->devices[i]);
+	}
+	let_run(vm);
+}
+
+/* A VM with a past goes on as after a pause, now or when it is resumed. */
+static void go(struct vm *vm)
+{
+	const struct vm_restore *restore = vm->restore;
+
+	if (!restore) {
+		let_run(vm);
+		return;
+	}
+	vm->restore = NULL;
+	quiesce_devices(vm);
+	vm->state = VM_PAUSED;
+	if (restore->started)
+		restore->started(vm, restore->opaque);
+	if (!restore->paused)
+		vm_resume(vm);
+}
+
 int vm_run(struct vm *vm, enum vm_end *end, struct err *e)
 {
 	const struct cfg_metrics *metrics = vm->config->metrics;
@@ -256,14 +344,11 @@ int vm_run(struct vm *vm, enum vm_end *end, struct err *e)
 		ret = sandbox_prepare_vm(vm, e);
 	if (ret == 0)
 		ret = vcpus_start(vm, e);
-	if (ret == 0) {
-		clock_resume(vm);
-		vm->state = VM_RUNNING;
+	if (ret == 0)
 		ret = gdb_start(vm, e);
-	}
 	if (ret == 0) {
 		sandbox_close_vm(vm);
-		vcpus_resume(vm);
+		go(vm);
 		loop_run(&vm->loop);
 	}
 	gdb_end(vm);
@@ -272,32 +357,6 @@ int vm_run(struct vm *vm, enum vm_end *end, struct err *e)
 	vm->state = VM_ENDED;
 	*end = __atomic_load_n(&vm->end, __ATOMIC_ACQUIRE);
 	return ret;
-}
-
-void vm_pause(struct vm *vm)
-{
-	if (vm->state != VM_RUNNING)
-		return;
-	vcpus_pause(vm);
-	clock_pause(vm);
-	for (u32 i = 0; i < vm->nr_devices; i++) {
-		if (vm->devices[i]->cls->quiesce)
-			vm->devices[i]->cls->quiesce(vm->devices[i]);
-	}
-	vm->state = VM_PAUSED;
-}
-
-void vm_resume(struct vm *vm)
-{
-	if (vm->state != VM_PAUSED)
-		return;
-	for (u32 i = 0; i < vm->nr_devices; i++) {
-		if (vm->devices[i]->cls->resume)
-			vm->devices[i]->cls->resume(vm->devices[i]);
-	}
-	clock_resume(vm);
-	vm->state = VM_RUNNING;
-	vcpus_resume(vm);
 }
 
 void vm_end(struct vm *vm, enum vm_end why)

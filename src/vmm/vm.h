@@ -22,8 +22,10 @@
 #include "vmm/vcpu.h"
 
 struct config;
+struct json_object;
 struct mmds_service;
-struct machine; /* arch/<arch>/machine.c */
+struct machine;	   /* arch/<arch>/machine.c */
+struct chip_state; /* canonical, accelerator-neutral: arch/<arch>/vm_state.h */
 
 #define VM_MAX_VCPUS   64
 #define VM_MAX_DEVICES 128
@@ -39,6 +41,35 @@ enum vm_end {
 	VM_END_HOST,	 /* a signal, the API or the console escape */
 };
 
+/* Where the VM's state comes from. */
+enum vm_origin {
+	VM_BOOTED,
+	VM_RESTORED, /* a copy of a VM that may run on, or be copied again: new generation id, new randomness */
+	VM_MOVED,    /* the VM itself, from another process or host */
+};
+
+/* How a VM gets its state when it does not boot. ctx: before start */
+struct vm_restore {
+	enum vm_origin origin;
+	bool paused;	  /* vm_run leaves the vCPUs parked until vm_resume */
+	u64 host_tsc_khz; /* rate of this host's TSC, when it is known from before; else 0 */
+	bool realtime;	  /* the guest's clocks advance by the wall-clock time since they were saved */
+	void *opaque;
+	/* The regions are mapped and empty, the accelerator does not know them yet: puts their contents there. */
+	int (*memory)(struct vm *vm, void *opaque, struct err *e);
+	/* Everything is made as the configuration says: loads every section, in place of machine_boot. */
+	int (*state)(struct vm *vm, void *opaque, struct err *e);
+	/* May be NULL. The guest is about to run (or stays paused): vm_fini of this VM no longer leaves everything as it was. */
+	void (*started)(struct vm *vm, void *opaque);
+};
+
+struct vm_options {
+	struct sandbox *sandbox;	  /* borrowed; NULL: threads are not confined */
+	const struct vm_restore *restore; /* borrowed until vm_run has started the VM; NULL: the VM boots */
+	/* Borrowed: what the VM is configured with, now: the API notes changes in it. It goes into snapshots; NULL: there can be none. */
+	struct json_object *const *document;
+};
+
 enum vm_state { VM_NOT_STARTED, VM_RUNNING, VM_PAUSED, VM_ENDED };
 
 struct vm {
@@ -52,14 +83,20 @@ struct vm {
 	struct bus bus[2]; /* by enum bus_space */
 	struct clock clock;
 	struct loop loop;
-	struct vcpu *vcpus; /* owned array */
+	struct chip_state *chips; /* owned; valid between vm_pull and vm_push */
+	struct vcpu *vcpus;	  /* owned array */
 	u32 nr_vcpus;
 	struct device *devices[VM_MAX_DEVICES]; /* owned, in order of creation */
 	u32 nr_devices;
 	struct metrics metrics;
 	struct vm_counters counters;
-	struct sandbox *sandbox;   /* borrowed; NULL: none */
-	struct mmds_service *mmds; /* borrowed; set between vm_init and vm_run. NULL: no metadata service */
+	struct sandbox *sandbox;	  /* borrowed; NULL: none */
+	const struct vm_restore *restore; /* borrowed; NULL: it booted, or runs already */
+	enum vm_origin origin;
+	struct json_object *const *document; /* borrowed; see vm_options */
+	struct mmds_service *mmds;	     /* borrowed; set between vm_init and vm_run. NULL: no metadata service */
+	u64 memory_id;			     /* snapshot that the record of dirty pages counts from; 0: none. ctx: loop */
+	u64 drain_ns;			     /* what the last vm_pause took. ctx: loop */
 
 	pthread_mutex_t run_lock; /* guards what follows */
 	pthread_cond_t run_cond;
@@ -72,14 +109,15 @@ struct vm {
 	struct gdb *gdb;       /* owned; NULL: no debugger is wanted */
 	struct vm_debug debug; /* its breakpoints in guest memory. Changed with all vCPUs parked */
 
+	u64 host_tsc_khz;	    /* rate of the host's TSC, once an accelerator has measured it; else 0 */
 	u64 start_ns, start_cpu_ns; /* when the VM was told to start (boot timer) */
 };
 
 /* Builds the VM that config describes. accel: NULL = as config says, auto included. */
 int vm_init(struct vm *vm, const struct config *config, struct log *log, struct trace *trace, struct err *e) MUST_CHECK;
-/* The same, and its threads are confined by sandbox (borrowed; NULL: they are not). */
-int vm_init_confined(struct vm *vm, const struct config *config, struct log *log, struct trace *trace, struct sandbox *sandbox,
-		     struct err *e) MUST_CHECK;
+/* The same with options (borrowed as they say; the struct itself only during the call). */
+int vm_init_options(struct vm *vm, const struct config *config, struct log *log, struct trace *trace, const struct vm_options *options,
+		    struct err *e) MUST_CHECK;
 void vm_fini(struct vm *vm);
 /* Starts the vCPUs and runs the loop on the calling thread until the VM ends. *end says why. */
 int vm_run(struct vm *vm, enum vm_end *end, struct err *e) MUST_CHECK;

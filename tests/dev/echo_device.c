@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "virtio/virtio_state.h"
+
 /* Copies out to in, as much as fits both. */
 static u32 answer(struct virtq_chain *c)
 {
@@ -104,6 +106,8 @@ static void echo_kick(struct virtio_dev *vdev, u16 index)
 	struct echo_dev *echo = container_of(vdev, struct echo_dev, vdev);
 	struct virtq *q = &vdev->queues[index];
 
+	if (echo->paused)
+		return;
 	__atomic_add_fetch(&echo->kicks, 1, __ATOMIC_RELAXED); /* the test thread looks at it */
 	if (echo->nr_held && echo->held_q != q)
 		return; /* requests of one queue at a time are held */
@@ -188,8 +192,29 @@ static int echo_create(struct vm *vm, const struct device_class *cls, const void
 	return 0;
 }
 
+/* What is held stays in flight: a device that breaks the rule. */
+static void echo_quiesce(struct device *dev)
+{
+	device_lock(dev);
+	to_echo(dev)->paused = true;
+	device_unlock(dev);
+}
+
+static void echo_resume(struct device *dev)
+{
+	device_lock(dev);
+	to_echo(dev)->paused = false;
+	device_unlock(dev);
+	virtio_resume(to_virtio(dev));
+}
+
+static const struct device_state *const echo_states[] = {&virtio_core_state, NULL};
+
 const struct device_class echo_class = {
 	.name = "virtio-echo",
 	.create = echo_create,
 	.destroy = echo_destroy,
+	.quiesce = echo_quiesce,
+	.resume = echo_resume,
+	.states = echo_states,
 };

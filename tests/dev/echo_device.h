@@ -26,6 +26,7 @@ struct echo_cfg {
 struct echo_dev {
 	struct virtio_dev vdev; /* first */
 	struct echo_cfg cfg;	/* change it with the lock held */
+	bool paused;		/* quiesced */
 	u8 config[ECHO_CONFIG_LEN];
 	u8 beyond[8];			/* not zero: what a read past the end would show */
 	u32 kicks, activations, resets; /* calls of the ops; read with the lock held */

@@ -11,7 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "tests/dev/fake_driver.h"
+#include "tests/dev/saved.h"
 #include "vmm/chr.h"
 
 extern const struct device_class virtio_console_class;
@@ -210,32 +210,58 @@ static void a_stalled_reader_never_stalls_the_guest(void **state)
 		fdrv_request(&x->d, 1, &out, 1, NULL, 0); /* dies when one takes 5 s */
 }
 
-static void the_terminal_size_is_shown(void **state)
+static void resize(int slave, u16 cols, u16 rows)
 {
-	struct fixture *x = *state;
-	struct winsize w = {.ws_col = 132, .ws_row = 50};
-	int master = posix_openpt(O_RDWR | O_NOCTTY), saved[2] = {dup(0), dup(1)}, slave;
+	struct winsize w = {.ws_col = cols, .ws_row = rows};
 
-	assert_int_equal(grantpt(master) | unlockpt(master), 0);
-	slave = open(ptsname(master), O_RDWR | O_NOCTTY);
-	ioctl(slave, TIOCSWINSZ, &w);
-	dup2(slave, 0);
-	dup2(slave, 1);
-	free(x->cfg.mode);
-	x->cfg.mode = xstrdup("stdio");
-	x->dev = fake_vm_add(&x->f, &virtio_console_class, &x->cfg);
+	assert_return_code(ioctl(slave, TIOCSWINSZ, &w), 0);
+}
+
+/* Standard input and output are this terminal for a while. */
+static void borrow_terminal(int slave, int saved[2])
+{
+	for (int i = 0; i < 2; i++) {
+		saved[i] = dup(i);
+		dup2(slave, i);
+	}
+}
+
+static void return_terminal(const int saved[2])
+{
 	for (int i = 0; i < 2; i++) {
 		dup2(saved[i], i);
 		close(saved[i]);
 	}
-	close(slave);
+}
+
+/* A device on a terminal of that size; returns the terminal, x->peer holds its master. */
+static int terminal_up(struct fixture *x, u16 cols, u16 rows)
+{
+	int slave, saved[2];
+
+	x->peer = posix_openpt(O_RDWR | O_NOCTTY);
+	assert_int_equal(grantpt(x->peer) | unlockpt(x->peer), 0);
+	slave = open(ptsname(x->peer), O_RDWR | O_NOCTTY);
+	resize(slave, cols, rows);
+	borrow_terminal(slave, saved);
+	free(x->cfg.mode);
+	x->cfg.mode = xstrdup("stdio");
+	x->dev = fake_vm_add(&x->f, &virtio_console_class, &x->cfg);
+	return_terminal(saved);
 	fake_vm_start(&x->f);
 	fdrv_up(&x->d, &x->f, x->dev, FDRV_ALL_FEATURES, 2, 64);
+	return slave;
+}
+
+static void the_terminal_size_is_shown(void **state)
+{
+	struct fixture *x = *state;
+
+	close(terminal_up(x, 132, 50));
 	assert_true(x->d.features & 1);
 	assert_int_equal(fdrv_config16(&x->d, 0), 132);
 	assert_int_equal(fdrv_config16(&x->d, 2), 50);
 	assert_int_equal(fdrv_config32(&x->d, 4), 1);
-	close(master);
 }
 
 static void a_socket_has_no_size(void **state)
@@ -244,6 +270,98 @@ static void a_socket_has_no_size(void **state)
 
 	up(x, FDRV_ALL_FEATURES);
 	assert_false(x->d.features & 1);
+}
+
+/* ---- moves ---- */
+
+/* Another VM with the same memory goes on; mode: where its console is. */
+static void hop(struct fixture *x, char *mode)
+{
+	struct err e = {0};
+	struct saved s;
+
+	if (saved_take(&s, &x->f, x->dev, &e) < 0)
+		fail_msg("not saved: %s", e.msg);
+	fake_vm_fini(&x->f);
+	free(x->cfg.mode);
+	x->cfg.mode = mode;
+	fake_vm_init(&x->f, FAKE_VM_QUIET);
+	x->f.vm.origin = VM_RESTORED;
+	x->dev = fake_vm_add(&x->f, &virtio_console_class, &x->cfg);
+	saved_memory(&s, &x->f);
+	fdrv_move(&x->d, &x->f, x->dev);
+	if (saved_put(&s, &x->f, x->dev, &e) < 0)
+		fail_msg("not loaded: %s", e.msg);
+	saved_free(&s);
+	fake_vm_start(&x->f);
+	saved_resume(&x->f, x->dev);
+}
+
+static void a_console_goes_on_after_a_move(void **state)
+{
+	struct fixture *x = *state;
+	struct fbuf out = {x->mem + 4096, 5};
+
+	up(x, FDRV_ALL_FEATURES);
+	join(x);
+	post_input(x, 0, 8);
+	put(x, 4096, "again");
+	for (u32 i = 0; i < 5; i++) {
+		fdrv_sync(&x->d);
+		assert_true(fdrv_add(&x->d, 1, &out, 1, NULL, 0, NULL)); /* without a kick */
+		hop(x, xstrdup(x->cfg.mode));
+		close(x->peer);
+		join(x);
+		expect_output(x, "again");
+		assert_true(fdrv_wait_used(&x->d, 1, NULL, NULL, WAIT_MS));
+		assert_int_equal(write(x->peer, "typed", 5), 5);
+		expect_input(x, 0, "typed");
+		post_input(x, 0, 8);
+	}
+}
+
+static void input_does_not_reach_a_saved_console(void **state)
+{
+	struct fixture *x = *state;
+	struct saved s;
+
+	up(x, FDRV_ALL_FEATURES);
+	join(x);
+	post_input(x, 0, 8);
+	assert_return_code(saved_take(&s, &x->f, x->dev, NULL), 0);
+	assert_int_equal(write(x->peer, "typed", 5), 5);
+	assert_false(fdrv_wait_used(&x->d, 0, NULL, NULL, 50));
+	saved_resume(&x->f, x->dev);
+	expect_input(x, 0, "typed");
+	saved_free(&s);
+}
+
+static void the_size_of_before_stays_without_a_terminal(void **state)
+{
+	struct fixture *x = *state;
+	char *socket_mode = xstrdup(x->cfg.mode);
+	int slave = terminal_up(x, 132, 50);
+
+	close(slave);
+	hop(x, socket_mode);
+	assert_int_equal(fdrv_config16(&x->d, 0), 132);
+	assert_int_equal(fdrv_config16(&x->d, 2), 50);
+	assert_false(fdrv_isr(&x->d) & VIRTIO_ISR_CONFIG);
+}
+
+static void another_size_is_told(void **state)
+{
+	struct fixture *x = *state;
+	int slave = terminal_up(x, 132, 50), saved[2];
+
+	resize(slave, 80, 24);
+	borrow_terminal(slave, saved);
+	hop(x, xstrdup("stdio"));
+	return_terminal(saved);
+	assert_true(fdrv_isr(&x->d) & VIRTIO_ISR_CONFIG);
+	assert_int_equal(fdrv_config16(&x->d, 0), 80);
+	assert_int_equal(fdrv_config16(&x->d, 2), 24);
+	close(slave);
 }
 
 static void a_bad_path_is_reported(void **state)
@@ -269,6 +387,10 @@ int main(void)
 		TEST(a_stalled_reader_never_stalls_the_guest),
 		TEST(the_terminal_size_is_shown),
 		TEST(a_socket_has_no_size),
+		TEST(a_console_goes_on_after_a_move),
+		TEST(input_does_not_reach_a_saved_console),
+		TEST(the_size_of_before_stays_without_a_terminal),
+		TEST(another_size_is_told),
 		TEST(a_bad_path_is_reported),
 	};
 

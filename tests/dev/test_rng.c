@@ -5,7 +5,7 @@
 
 #include <cmocka.h>
 
-#include "tests/dev/fake_driver.h"
+#include "tests/dev/saved.h"
 #include "virtio/backend/ratelimit.h"
 #include "vmm/clock.h"
 
@@ -190,6 +190,45 @@ static void a_reset_ends_the_wait_of_a_limited_request(void **state)
 	fake_vm_fini(&b.f); /* with the timer armed */
 }
 
+static void requests_wait_while_it_is_saved_and_go_on_in_another_vm(void **state)
+{
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(layouts); i++) {
+		struct fake_vm next;
+		struct device *dev;
+		struct bench b;
+		struct saved s;
+
+		bench_up(&b, layouts[i]);
+		struct fbuf in = {fake_vm_alloc(&b.f, 64, 1), 64};
+
+		assert_int_equal(fdrv_request(&b.d, 0, NULL, 0, &in, 1), 64);
+		assert_return_code(saved_take(&s, &b.f, b.d.dev, NULL), 0);
+		assert_true(fdrv_add(&b.d, 0, NULL, 0, &in, 1, &b));
+		fdrv_kick(&b.d, 0);
+		assert_false(fdrv_wait_used(&b.d, 0, NULL, NULL, 30));
+		saved_resume(&b.f, b.d.dev);
+		assert_true(fdrv_wait_used(&b.d, 0, NULL, NULL, 5000));
+		fdrv_sync(&b.d);
+		assert_true(fdrv_add(&b.d, 0, NULL, 0, &in, 1, &b)); /* without a kick */
+		saved_free(&s);
+		assert_return_code(saved_take(&s, &b.f, b.d.dev, NULL), 0);
+		fake_vm_init(&next, 0);
+		dev = fake_vm_add(&next, device_class_find("virtio-rng"), NULL);
+		saved_memory(&s, &next);
+		memset(fake_vm_ptr(&next, in.gpa, 64), 0, 64);
+		assert_return_code(saved_put(&s, &next, dev, NULL), 0);
+		fdrv_move(&b.d, &next, dev);
+		fake_vm_start(&next);
+		saved_resume(&next, dev);
+		assert_true(fdrv_wait_used(&b.d, 0, NULL, NULL, 5000));
+		assert_memory_not_equal(fake_vm_ptr(&next, in.gpa, 64), (u8[64]){0}, 64);
+		fake_vm_fini(&next);
+		fake_vm_fini(&b.f);
+		saved_free(&s);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -201,6 +240,7 @@ int main(void)
 		cmocka_unit_test(counters_tell_requests_and_bytes),
 		cmocka_unit_test(a_limited_device_gives_what_its_bucket_has_and_goes_on_in_time),
 		cmocka_unit_test(a_reset_ends_the_wait_of_a_limited_request),
+		cmocka_unit_test(requests_wait_while_it_is_saved_and_go_on_in_another_vm),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

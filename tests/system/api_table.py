@@ -219,6 +219,26 @@ HOTPLUG_PATCH = Body({"requested_size_mib": integer(True, U32, 0, 1024, sample=0
                      refused=(({"requested_size_mib": 1}, ""), ({"requested_size_mib": 1026}, "")))
 SNAPSHOT = Body({"snapshot_path": text(True), "mem_file_path": text(True), "snapshot_type": choice("Full", "Diff")},
                 {"snapshot_path": "x", "mem_file_path": "y"})
+BACKEND = Body({"backend_type": choice("File", "Uffd", required=True), "backend_path": text(True, "@nobody")},
+               {"backend_type": "File", "backend_path": "@nobody"})
+NET_OVERRIDE = Body({"iface_id": text(True, "x1"), "host_dev_name": text(True, "tap9")}, {"iface_id": "x1", "host_dev_name": "tap9"}, is_open=True)
+VSOCK_OVERRIDE = Body({"uds_path": text(True, "v.sock")}, {"uds_path": "v.sock"}, is_open=True)
+DRIVE_OVERRIDE = Body({"drive_id": text(True, "x1"), "path_on_host": text(True, "d")}, {"drive_id": "x1", "path_on_host": "d"}, is_open=True)
+ONE_MEMORY = "either `mem_backend` or `mem_file_path`"
+# mem_file_path, which stands for mem_backend, is test_every_field_of_a_load's own.
+LOAD = Body({
+    "snapshot_path": text(True, "@nobody"),
+    "mem_backend": Field("object", body=BACKEND, lacking=BAD_JSON + "missing field: " + ONE_MEMORY + " is required"),
+    "enable_diff_snapshots": flag(deprecated=True),
+    "track_dirty_pages": flag(),
+    "resume_vm": flag(),
+    "network_overrides": Field("list", item=Field("object", body=NET_OVERRIDE, sample=NET_OVERRIDE.sample), sample=[NET_OVERRIDE.sample]),
+    "vsock_override": obj(VSOCK_OVERRIDE),
+    "clock_realtime": flag(),
+    "huge_pages": choice("Snapshot", "None", "Transparent", "2M"),
+    "drive_overrides": Field("list", item=Field("object", body=DRIVE_OVERRIDE, sample=DRIVE_OVERRIDE.sample), sample=[DRIVE_OVERRIDE.sample]),
+    "eager": flag(),
+}, {"snapshot_path": "@nobody", "mem_backend": BACKEND.sample})
 
 BOTH, PRE, POST = "both", "pre", "post"
 INTERFACE_FIRST = (("PUT", "/network-interfaces/x1", INTERFACE.sample),)
@@ -251,7 +271,7 @@ ENDPOINTS = [
     Endpoint("/mmds/config", {"PUT": (PRE, MMDS_CONFIG)}, before=INTERFACE_FIRST),
     Endpoint("/hotplug/memory", {"GET": (POST, None), "PUT": (PRE, HOTPLUG), "PATCH": (POST, HOTPLUG_PATCH)}),
     Endpoint("/snapshot/create", {"PUT": (POST, SNAPSHOT)}),
-    Endpoint("/snapshot/load", {"PUT": (PRE, None)}),
+    Endpoint("/snapshot/load", {"PUT": (PRE, LOAD)}),
 ]
 # How Firecracker's errors about the contents of a body begin.
 CATEGORIES = {"/machine-config": "Machine config error", "/boot-source": "Boot source error", "/drives": "Drive config error",

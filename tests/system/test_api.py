@@ -240,7 +240,7 @@ def test_phases(api, tmp_path):
     assert api.get("/machine-config")["vcpu_count"] == 1
     assert "Device not found" in api.refused("PATCH", "/drives/a", {"drive_id": "a"})
     assert "PCI is not enabled" in api.refused("DELETE", "/drives/a")
-    assert "snapshots" in api.refused("PUT", "/snapshot/create", {"snapshot_path": "a", "mem_file_path": "b"})
+    assert "should be paused" in api.refused("PUT", "/snapshot/create", {"snapshot_path": "a", "mem_file_path": "b"})
 
 
 def test_a_start_that_fails_can_be_mended(api, tmp_path):

@@ -290,6 +290,25 @@ def test_every_field_of_metrics(fresh, names, tmp_path):
         well(client)
 
 
+class Loading(Client):
+    """What is right in a request gets as far as the files, which are not there."""
+
+    def taken(self, method, path, body=None, **how):
+        return self.check(400, "Load snapshot error: ", method, path, body, **how)
+
+
+def test_every_field_of_a_load(fresh, names):
+    client = Loading(fresh().husk, names)
+    walk = Walk(client, "PUT", "/snapshot/load", table.LOAD)
+    walk.all()
+    only = {"snapshot_path": "@nobody", "mem_file_path": "@nobody"}
+    client.taken("PUT", "/snapshot/load", only, deprecated=True)
+    client.refused(BAD_JSON + "too many fields: " + table.ONE_MEMORY, "PUT", "/snapshot/load", {**table.LOAD.sample, **only})
+    for value, said in wrong_types(table.text(), False):
+        client.refused(BAD_JSON + said, "PUT", "/snapshot/load", {**table.LOAD.sample, "mem_file_path": value})
+    well(client)
+
+
 @pytest.mark.parametrize("endpoint", [e for e in ENDPOINTS if e.get], ids=name)
 def test_what_get_shows_is_what_was_put(fresh, endpoint):
     client = fresh()

@@ -1,4 +1,5 @@
 """A client that is not ours: Firecracker's Go SDK drives a whole life of a Debian guest, with husk as `firecracker`, and husk-jailer as `jailer` or none.
+Without a jailer the guest's life ends in a second process, which loads a snapshot of it.
 
 Needs Go and its module proxy (the SDK's modules are pinned by gosdk/go.sum); skipped, with the reason, where they are not there. Under tcg, on this machine.
 """
@@ -17,6 +18,7 @@ SDK = Path(__file__).parent / "gosdk"
 JAILER = os.environ.get("HUSK_JAILER", str(Path(HUSK).parent / "src" / "jailer" / "husk-jailer"))
 STEPS = ["start", "version", "running", "guest up", "drive", "guest sees it", "balloon", "balloon statistics", "metadata", "limits", "pause", "paused",
          "stands still", "resume", "goes on", "shutdown", "end"]
+SNAPSHOT_STEPS = ["pause again", "snapshot", "first process ends", "log again", "second machine", "load", "loaded runs", "loaded goes on"]
 SCRIPT = """echo guest up $(cat /sys/block/vdb/size) $(. /etc/os-release; echo $ID)
 until [ $(cat /sys/block/vdb/size) = 6144 ]; do sleep 0.05; done
 echo patched $(head -c 3 /dev/vdb) $(ls /sys/class/net | tr '\\n' ' ')
@@ -84,7 +86,8 @@ def live(client, folder, tap, *flags):  # noqa: F811
 
 
 def test_the_go_sdk_drives_husk_as_firecracker(local_guest, client, folder, tap):  # noqa: F811
-    assert live(client, folder, tap)[-len(STEPS):] == STEPS
+    steps = STEPS[:-2] + SNAPSHOT_STEPS + STEPS[-2:]
+    assert live(client, folder, tap)[-len(steps):] == steps
     assert not (folder / "api.sock").exists()
 
 

@@ -13,7 +13,8 @@ from api_client import Husk
 from local_guest import HUSK, image, local_guest  # noqa: F401
 
 JAILER = os.environ.get("HUSK_JAILER", str(Path(HUSK).parent / "src" / "jailer" / "husk-jailer"))
-MAY_BE_OPEN = re.compile(r"^(socket:|pipe:|/memfd:husk|anon_inode:(\[(eventfd|eventpoll|timerfd|io_uring)\]|kvm-vm|kvm-vcpu:)|/dev/(null|kvm|net/tun))")
+MAY_BE_OPEN = re.compile(r"^(socket:|pipe:|/memfd:husk|anon_inode:(\[(eventfd|eventpoll|timerfd|io_uring)\]|kvm-vm|kvm-vcpu:)|/dev/(null|kvm|net/tun)|"
+                         r"/proc/\d+/pagemap$|.*/build/guest/(vmlinuz|initrd)-)")  # which pages of memory and boot images are in use, for snapshots
 
 
 @pytest.fixture(scope="module", autouse=True)

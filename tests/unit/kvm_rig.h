@@ -30,6 +30,11 @@ extern const struct accel_ops RIG_ACCEL;
 #define RIG_MMIO     0xd0000000ull
 #define RIG_LEN	     0x100
 
+struct rig;
+#ifdef RIG_MEMORY
+static int RIG_MEMORY(struct rig *rig, struct err *e);
+#endif
+
 struct rig_access {
 	bool write;
 	u64 offset, data;
@@ -110,7 +115,6 @@ static inline void rig_add_vcpus(struct rig *rig, u32 n)
 		v->vm = &rig->vm;
 		v->index = i;
 		v->cpu = xzalloc(sizeof(*v->cpu));
-		v->cpu->xsave = xzalloc(X86_XSAVE_MAX);
 		rig_reset_cpu(v->cpu, i);
 		rig_ok(rig, RIG_ACCEL.vcpu_init(v, &rig->e));
 	}
@@ -136,6 +140,9 @@ static inline struct rig *rig_new(u32 nr_vcpus, bool track_dirty)
 	rig->vm.accel = &RIG_ACCEL;
 	rig_ok(rig, RIG_ACCEL.vm_init(&rig->vm, &rig->e));
 	rig_ok(rig, mem_init(&rig->vm.mem, ranges, ARRAY_SIZE(ranges), MEM_HUGE_NONE, &rig->e));
+#ifdef RIG_MEMORY
+	rig_ok(rig, RIG_MEMORY(rig, &rig->e)); /* brings what is in it, as a restore does */
+#endif
 	for (u32 i = 0; i < rig->vm.mem.nr_regions; i++)
 		rig_ok(rig, RIG_ACCEL.mem_map(&rig->vm, &rig->vm.mem.regions[i], &rig->e));
 	device_init(&rig->dev, &rig->vm, NULL, "rig", NULL);
@@ -149,7 +156,6 @@ static inline void rig_free(struct rig *rig)
 {
 	for (u32 i = 0; i < rig->vm.nr_vcpus; i++) {
 		RIG_ACCEL.vcpu_fini(&rig->vm.vcpus[i]);
-		free(rig->vm.vcpus[i].cpu->xsave);
 		free(rig->vm.vcpus[i].cpu);
 	}
 	free(rig->vm.vcpus);

@@ -236,7 +236,8 @@ static void exit_codes_tell_usage_from_error(void **state)
 		{{"husk", "--api-sock", "/nonexistent/sock", "--level", "off"}, EXIT_ERROR},
 		{{"husk", "--http-api-max-payload-size", "much"}, EXIT_FC_ARGS},
 		{{"husk", "--mmds-size-limit", "-1"}, EXIT_FC_ARGS},
-		{{"husk", "--describe-snapshot", "x"}, EXIT_FC_ARGS},
+		{{"husk", "--describe-snapshot", "/nonexistent"}, EXIT_ERROR},
+		{{"husk", "snapshot", "info"}, EXIT_USAGE},
 		{{"husk", "api"}, EXIT_USAGE},
 		{{"husk", "--no-api", "--level", "off", "--config-file=/nonexistent.json"}, EXIT_ERROR},
 	};

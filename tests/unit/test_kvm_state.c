@@ -1,6 +1,8 @@
 /* test_kvm_state.c: the canonical vCPU state goes into KVM and comes back; what KVM can show of CPUID. */
 #include "kvm_rig.h"
 
+#include "arch/x86_64/vm_state.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -338,15 +340,12 @@ static void a_pulled_state_goes_into_another_vm_unchanged(void **state)
 	struct rig *from = rig_new(1, false), *to = rig_new(1, false);
 	struct cpu_state *a = cpu0(from), *b = cpu0(to);
 	struct arch_cpu_caps caps;
-	u8 *xsave = b->xsave;
 
 	(void)state;
 	rig_ok(from, kvm_accel_ops.cpu_caps(&from->vm, &caps, &from->e));
 	a->cpuid = caps.cpuid;
 	push_pull(from);
 	*b = *a;
-	b->xsave = xsave;
-	memcpy(b->xsave, a->xsave, a->xsave_size);
 	push_pull(to);
 	assert_int_equal(b->nr_msrs, a->nr_msrs);
 	for (u32 i = 0; i < a->nr_msrs; i++) {
@@ -451,6 +450,169 @@ static void a_cpu_template_reaches_the_vcpu(void **state)
 	free(caps);
 }
 
+/* ---- chips and clock ---- */
+
+static struct x86_chips_state some_chips(void)
+{
+	struct x86_chips_state s = {
+		.pic = {{.imr = 0xfb, .base = 0x30, .irr = 0x40, .lines = 0x41, .first = 3, .icw4 = true, .read_isr = true, .elcr = 0x20},
+			{.imr = 0xff, .base = 0x38, .init_step = 3, .icw4 = true}},
+		.ioapic = {.id = 2, .select = 0x12, .irr = 1u << 9, .lines = 1u << 9},
+		.pit = {{.count = 0x10000, .mode = 3, .rw = 3, .gate = true, .null_count = true},
+			{.count = 18, .mode = 2, .rw = 1, .gate = true},
+			{.count = 0x4000,
+			 .mode = 0,
+			 .rw = 3,
+			 .elapsed_ns = 5 * NSEC_PER_MSEC,
+			 .write_high_next = true,
+			 .write_low = 0x77,
+			 .gate = true,
+			 .latched = true,
+			 .latch = 0x1234}},
+		.pit_speaker = true,
+	};
+
+	for (u32 i = 0; i < X86_NR_IOAPIC_PINS; i++)
+		s.ioapic.redir[i] = 0x10000;
+	s.ioapic.redir[9] = 0x1c041 | 1ull << 56; /* level, Remote IRR, masked */
+	return s;
+}
+
+static void expect_chips(const struct x86_chips_state *a, const struct x86_chips_state *b)
+{
+	assert_memory_equal(a->pic, b->pic, sizeof(a->pic));
+	assert_memory_equal(&a->ioapic, &b->ioapic, sizeof(a->ioapic));
+	assert_int_equal(a->pit_speaker, b->pit_speaker);
+	for (u32 i = 0; i < 3; i++) {
+		const struct x86_pit_channel_state *x = &a->pit[i], *y = &b->pit[i];
+
+		assert_int_equal(x->mode, y->mode);
+		assert_int_equal(x->rw, y->rw);
+		assert_int_equal(x->gate, y->gate);
+		assert_int_equal(x->null_count, y->null_count);
+		assert_int_equal(x->latched, y->latched);
+		assert_int_equal(x->latch, y->latch);
+		assert_int_equal(x->write_high_next, y->write_high_next);
+		assert_int_equal(x->write_low, y->write_low);
+		assert_int_equal(x->read_high_next, y->read_high_next);
+	}
+}
+
+static void chips_and_clock_move_to_another_vm(void **state)
+{
+	struct rig *rigs[2] = {rig_new(1, false), rig_new(1, false)};
+	struct x86_chips_state want = some_chips();
+	struct chip_state chips = {.chips = want, .clock = {.kvmclock_ns = 5000 * NSEC_PER_SEC}};
+	struct err e;
+
+	(void)state;
+	assert_int_equal(x86_chips_check(&want, &e), 0);
+	for (u32 i = 0; i < 2; i++) {
+		struct vm *vm = &rigs[i]->vm;
+
+		push_pull(rigs[i]);
+		vm->chips = &chips;
+		rig_ok(rigs[i], kvm_accel_ops.vm_push(vm, &rigs[i]->e));
+		memset(&chips, 0xa5, sizeof(chips));
+		rig_ok(rigs[i], kvm_accel_ops.vm_pull(vm, &rigs[i]->e));
+		assert_int_equal(x86_chips_check(&chips.chips, &e), 0);
+		expect_chips(&chips.chips, &want);
+		/* It begins anew under KVM, with what was left to go: 0x4000 ticks are 13.7 ms. */
+		assert_in_range(chips.chips.pit[2].count, 0x4000 - 8 * 1194, 0x4000 - 5 * 1193);
+		assert_int_equal(chips.chips.pit[1].count, 18);
+		assert_in_range(chips.clock.kvmclock_ns, 5000 * NSEC_PER_SEC, 5010 * NSEC_PER_SEC);
+		assert_in_range(chips.clock.realtime_ns, 1700000000 * NSEC_PER_SEC, 7000000000 * NSEC_PER_SEC);
+		chips.chips.pit[2] = want.pit[2];
+	}
+	rig_free(rigs[0]);
+	rig_free(rigs[1]);
+}
+
+/* There are KVMs that only emulate, and give their guests the host's counter as it is. */
+static bool tsc_can_be_set(struct rig *rig)
+{
+	struct rig *other = rig_new(1, false);
+	struct cpu_state *c = cpu0(other);
+	bool can;
+
+	c->nr_msrs = 1;
+	c->tsc_khz = cpu0(rig)->tsc_khz;
+	c->msrs[0] = (struct x86_msr){MSR_TSC, 1ull << 55};
+	can = kvm_accel_ops.vcpu_push(&other->vm.vcpus[0], &other->e) == 0;
+	if (!can)
+		assert_non_null(strstr(other->e.msg, "KVM ignores the guest's TSC"));
+	rig_free(other);
+	return can;
+}
+
+/* Older kernels take a value less than a second from what they expect for an attempt to synchronize. */
+static void a_tsc_less_than_a_second_old_is_loaded_too(void **state)
+{
+	struct rig *rig = rig_new(2, false);
+	u64 tsc[2], want;
+
+	(void)state;
+	push_pull(rig);
+	if (!tsc_can_be_set(rig)) {
+		rig_free(rig);
+		return;
+	}
+	want = cpu0(rig)->tsc_khz * 700; /* 0.7 s */
+	for (u32 i = 0; i < 2; i++) {
+		struct cpu_state *c = rig->vm.vcpus[i].cpu;
+
+		c->nr_msrs = 1;
+		c->tsc_khz = cpu0(rig)->tsc_khz;
+		c->msrs[0] = (struct x86_msr){MSR_TSC, want + i * 1000};
+		rig_ok(rig, kvm_accel_ops.vcpu_push(&rig->vm.vcpus[i], &rig->e));
+	}
+	for (u32 i = 0; i < 2; i++) {
+		const struct cpu_state *c = rig_pull(rig, i);
+
+		assert_int_equal(c->msrs[0].index, MSR_TSC);
+		tsc[i] = c->msrs[0].value;
+		assert_in_range(tsc[i], want, want + c->tsc_khz * 2000);
+	}
+	assert_true(tsc[1] >= tsc[0]);
+	rig_free(rig);
+}
+
+static void a_tsc_that_was_just_pulled_is_left_alone(void **state)
+{
+	struct rig *rig = rig_new(1, false);
+	u64 before;
+
+	(void)state;
+	push_pull(rig);
+	before = cpu0(rig)->msrs[0].value;
+	usleep(20 * 1000);
+	rig_ok(rig, kvm_accel_ops.vcpu_push(&rig->vm.vcpus[0], &rig->e));
+	rig_pull(rig, 0);
+	assert_true(cpu0(rig)->msrs[0].value - before > cpu0(rig)->tsc_khz * 19);
+	rig_free(rig);
+}
+
+/* Its interrupt may wait inside KVM, where it is not seen. */
+static void a_one_shot_timer_that_ran_out_is_saved_as_one_that_is_about_to(void **state)
+{
+	struct rig *rig = rig_new(1, false);
+	u8 *regs = cpu0(rig)->lapic.regs;
+
+	(void)state;
+	push_pull(rig);
+	st_le32(regs + 0xf0, 0x1ff);
+	st_le32(regs + 0x320, 0x40);
+	st_le32(regs + 0x3e0, 0xb);
+	st_le32(regs + 0x380, 1000);
+	st_le32(regs + 0x390, 1);
+	rig_ok(rig, kvm_accel_ops.vcpu_push(&rig->vm.vcpus[0], &rig->e));
+	usleep(2000);
+	rig_pull(rig, 0);
+	assert_int_equal(ld_le32(regs + 0x380), 1000);
+	assert_int_equal(ld_le32(regs + 0x390), 1);
+	rig_free(rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -475,6 +637,10 @@ int main(void)
 		cmocka_unit_test(a_tsc_frequency_that_the_host_cannot_give_is_refused),
 		cmocka_unit_test(caps_show_kvm_without_what_a_snapshot_cannot_hold),
 		cmocka_unit_test(a_cpu_template_reaches_the_vcpu),
+		cmocka_unit_test(chips_and_clock_move_to_another_vm),
+		cmocka_unit_test(a_tsc_less_than_a_second_old_is_loaded_too),
+		cmocka_unit_test(a_tsc_that_was_just_pulled_is_left_alone),
+		cmocka_unit_test(a_one_shot_timer_that_ran_out_is_saved_as_one_that_is_about_to),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

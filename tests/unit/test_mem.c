@@ -287,6 +287,37 @@ static void a_guest_cannot_use_up_the_mappings_with_holes_in_an_image(void **sta
 	close(fd);
 }
 
+/* A balloon takes restored memory page by page, in either direction: all of it goes back to the host. */
+static void pages_of_an_image_given_up_one_by_one_become_one_mapping(void **state)
+{
+	const u64 len = 64 * MIB, pages = len / MEM_PAGE_SIZE;
+	int fd = memfd_create("image", MFD_CLOEXEC);
+	u32 before;
+	struct mem m;
+	struct err e;
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, (off_t)len), 0);
+	for (u64 at = 0; at < len; at += MEM_PAGE_SIZE)
+		assert_int_equal(pwrite(fd, "file", 4, (off_t)at), 4);
+	assert_int_equal(mem_init(&m, &(struct mem_range){0, len}, 1, MEM_HUGE_NONE, &e), 0);
+	assert_int_equal(mem_overlay(&m, &m.regions[0], fd, 0, false, &e), 0);
+	memset(mem_ptr(&m, 0, len), 0xaa, len);
+	before = nr_mappings();
+	for (u64 i = 0; i < pages / 2; i++)
+		assert_int_equal(mem_discard(&m, (pages - 1 - i) * MEM_PAGE_SIZE, MEM_PAGE_SIZE, &e), 0);
+	for (u64 i = 0; i < pages / 2; i++)
+		assert_int_equal(mem_discard(&m, i * MEM_PAGE_SIZE, MEM_PAGE_SIZE, &e), 0);
+	assert_in_range(nr_mappings(), before - 1, before + 1);
+	assert_int_equal(m.nr_uncovered, 1);
+	assert_true(is_filled(mem_ptr(&m, 0, len), 0, len));
+	memset(mem_ptr(&m, 0, len), 0xbb, MEM_PAGE_SIZE);
+	assert_int_equal(pread(m.fd, &before, 1, 0), 1);
+	assert_int_equal(before & 0xff, 0xbb); /* it is the memfd that shows */
+	mem_fini(&m);
+	close(fd);
+}
+
 struct told {
 	u64 gpa, len;
 	u32 times;
@@ -431,6 +462,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_vcpu_that_writes_meanwhile_never_meets_a_hole, setup, teardown),
 		cmocka_unit_test_setup_teardown(memory_to_plug_in_is_part_of_the_memfd_but_no_ram, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_host_address_tells_its_guest_address, setup, teardown),
+		cmocka_unit_test(pages_of_an_image_given_up_one_by_one_become_one_mapping),
 		cmocka_unit_test(a_guest_cannot_use_up_the_mappings_with_holes_in_an_image),
 		cmocka_unit_test(of_huge_pages_only_whole_ones_go_back),
 		cmocka_unit_test(odd_sizes_are_refused),

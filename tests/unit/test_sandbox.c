@@ -26,7 +26,7 @@
 
 #define MAX_NR 480
 
-static const char *const kinds[] = {"loop", "vcpu", "api", "disk", "timer"};
+static const char *const kinds[] = {"loop", "vcpu", "api", "disk", "timer", "pager"};
 
 /* ---- children ---- */
 

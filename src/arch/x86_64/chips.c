@@ -314,6 +314,26 @@ void chips_free(struct chips *ch)
 	free(ch);
 }
 
+void chips_save(struct chips *ch, struct x86_chips_state *s)
+{
+	device_lock(&ch->dev);
+	ioapic_save(&ch->ioapic, &s->ioapic);
+	pic_save(&ch->pics, s->pic);
+	pit_save(&ch->pit, s, clock_now(ch->dev.vm));
+	device_unlock(&ch->dev);
+}
+
+void chips_load(struct chips *ch, const struct x86_chips_state *s)
+{
+	device_lock(&ch->dev);
+	pic_load(&ch->pics, s->pic);
+	pit_load(&ch->pit, s, clock_now(ch->dev.vm));
+	ioapic_load(ch, &s->ioapic);
+	pic_changed(ch, true); /* an edge that LINT0 has had is in the LAPIC's registers */
+	device_unlock(&ch->dev);
+	rearm(&ch->pit_rearm);
+}
+
 struct lapic *chips_lapic(struct chips *ch, u32 cpu)
 {
 	ASSERT(cpu < ch->nr_lapics);

@@ -12,6 +12,7 @@
 struct vm;
 struct chips;
 struct lapic;
+struct x86_chips_state; /* vm_state.h */
 
 /* What the accelerator does for the chips. Called with locks of the chips held: must not call them. */
 struct chips_ops {
@@ -66,11 +67,16 @@ u8 lapic_get_cr8(const struct lapic *l);
 void lapic_set_cr8(struct lapic *l, u8 value);
 u64 lapic_tsc_deadline(const struct lapic *l);
 void lapic_set_tsc_deadline(struct lapic *l, u64 value);
+/* Of a saved state, after lapic_load: nothing fires before the next lapic_set_tsc_deadline. ctx: vCPU parked */
+void lapic_load_tsc_deadline(struct lapic *l, u64 value);
 void lapic_timer_expire(struct lapic *l); /* does nothing but wait on when it is too early */
 /* INIT: back to the state after reset, but for the id. */
 void lapic_reset(struct lapic *l, bool bsp);
 /* Canonical state (struct cpu_state's lapic page, apic_base, TSC deadline by the caller). ctx: vCPU parked */
 void lapic_save(const struct lapic *l, struct cpu_state *s);
 void lapic_load(struct lapic *l, const struct cpu_state *s);
+/* The same for IOAPIC, PICs and PIT. Loading sends what waits: after the LAPICs were loaded. ctx: loop, vCPUs parked, the clock paused */
+void chips_save(struct chips *ch, struct x86_chips_state *s);
+void chips_load(struct chips *ch, const struct x86_chips_state *s);
 
 #endif

@@ -12,6 +12,7 @@
 
 #include "arch/x86_64/chips.h"
 #include "arch/x86_64/layout.h"
+#include "arch/x86_64/vm_state.h"
 #include "vmm/vm.h"
 
 /* ---- local APIC ---- */
@@ -157,6 +158,9 @@ void ioapic_write(struct chips *ch, u32 offset, u32 value);
 void ioapic_set_line(struct chips *ch, u32 pin, bool level);
 /* A LAPIC's EOI of a level-triggered vector. ctx: any, lock not held */
 void ioapic_eoi(struct chips *ch, u8 vector);
+void ioapic_save(const struct ioapic *io, struct x86_ioapic_state *s);
+/* Sends what waits. */
+void ioapic_load(struct chips *ch, const struct x86_ioapic_state *s);
 
 /* ---- two 8259A ---- */
 
@@ -184,6 +188,8 @@ u8 pic_read_elcr(const struct pics *p, u32 chip);
 void pic_write_elcr(struct pics *p, u32 chip, u8 val);
 void pic_set_line(struct pics *p, u32 irq, bool level);
 u8 pic_accept(struct pics *p);
+void pic_save(const struct pics *p, struct x86_pic_state s[2]);
+void pic_load(struct pics *p, const struct x86_pic_state s[2]);
 
 /* ---- 8254 ---- */
 
@@ -216,6 +222,8 @@ u8 pit_read_speaker(struct pit *p, u64 now);
 void pit_write_speaker(struct pit *p, u8 val, u64 now);
 /* Whether output 0 rose since irq_ns; moves irq_ns on. */
 bool pit_tick(struct pit *p, u64 now);
+void pit_save(const struct pit *p, struct x86_chips_state *s, u64 now);
+void pit_load(struct pit *p, const struct x86_chips_state *s, u64 now);
 
 /* ---- all of them ---- */
 

@@ -53,17 +53,11 @@
 
 struct cpu_state *machine_cpu_new(void)
 {
-	struct cpu_state *c = xzalloc(sizeof(*c));
-
-	c->xsave = xzalloc(X86_XSAVE_MAX);
-	return c;
+	return xzalloc(sizeof(struct cpu_state));
 }
 
 void machine_cpu_free(struct cpu_state *c)
 {
-	if (!c)
-		return;
-	free(c->xsave);
 	free(c);
 }
 
@@ -84,7 +78,7 @@ static void reset_lapic(struct x86_lapic *apic, u32 id)
 /* x87 and SSE as RESET leaves them; all other components are in their initial state (SDM 1 §13.4, §13.6). */
 static void reset_xsave(struct cpu_state *c)
 {
-	memset(c->xsave, 0, X86_XSAVE_MAX);
+	memset(c->xsave, 0, sizeof(c->xsave));
 	st_le16(c->xsave + XSAVE_FCW, 0x37f);
 	st_le32(c->xsave + XSAVE_MXCSR, 0x1f80);
 	st_le64(c->xsave + XSAVE_XSTATE_BV, 3);
@@ -94,8 +88,6 @@ static void reset_xsave(struct cpu_state *c)
 
 void x86_cpu_reset(struct cpu_state *c, u32 index)
 {
-	u8 *xsave = c->xsave;
-
 	*c = (struct cpu_state){
 		.rip = 0xfff0,
 		.rflags = RFLAGS_ONE,
@@ -105,7 +97,6 @@ void x86_cpu_reset(struct cpu_state *c, u32 index)
 		.dr7 = 0x400,
 		.gdt.limit = 0xffff,
 		.idt.limit = 0xffff,
-		.xsave = xsave,
 		.mp_state = index == 0 ? X86_MP_RUNNABLE : X86_MP_UNINIT,
 	};
 	for (u32 i = 0; i < X86_NR_SEGS; i++)

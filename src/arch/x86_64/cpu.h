@@ -1,14 +1,17 @@
 /*
  * cpu.h: the canonical state of one x86-64 vCPU: all that an accelerator must save and load, in no accelerator's own form. What is saved
- * under kvm loads under tcg, and back. Boot code fills it, vcpu_pull and vcpu_push move it. Plain data: no pointers but the XSAVE area.
+ * under kvm loads under tcg, and back. Boot code fills it, vcpu_pull and vcpu_push move it. Plain data, all of it in x86_cpu_table
+ * (state.c), from which it goes into snapshots.
  */
 #ifndef HUSK_X86_CPU_H
 #define HUSK_X86_CPU_H
 
 #include "vmm/base/base.h"
+#include "vmm/state.h"
 
 #define X86_CPUID_MAX 128
 #define X86_MSR_MAX   256
+#define X86_XSAVE_MAX 16384u
 
 enum { X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI, X86_NR_GPRS = 16 };
 
@@ -77,7 +80,7 @@ struct cpu_state {
 	u64 dr[4], dr6, dr7;
 	u64 tsc_khz;	/* guest TSC frequency, 0 = not known */
 	u32 xsave_size; /* bytes used of xsave: standard (non-compacted) format, as the CPUID 0xD of the guest lays it out */
-	u8 *xsave;	/* owned, X86_XSAVE_MAX bytes */
+	u8 xsave[X86_XSAVE_MAX];
 	struct x86_lapic lapic;
 	struct x86_events events;
 	enum x86_mp_state mp_state;
@@ -85,7 +88,8 @@ struct cpu_state {
 	struct x86_msr msrs[X86_MSR_MAX];
 	struct x86_cpuid_table cpuid;
 };
-#define X86_XSAVE_MAX 16384u
+
+extern const struct state_table x86_cpu_table;
 
 #define X86_FEATURE_MSR_MAX 8
 
@@ -98,6 +102,12 @@ struct arch_cpu_caps {
 	u32 nr_feature_msrs;
 	struct x86_msr feature_msrs[X86_FEATURE_MSR_MAX];
 	u32 changed_msrs; /* bit i: a CPU template changed feature_msrs[i] */
+	/* For states that come from elsewhere (x86_cpu_check). */
+	u32 nr_msrs;
+	u32 msrs[X86_MSR_MAX]; /* that it can load; others must be 0 */
+	u32 pv_tolerated;      /* of CPUID 0x40000001 EAX, not offered, but a guest that was shown it fares well here too */
+	bool tsc_scaling;      /* guests' TSCs may run at another frequency than the host's */
+	bool smm;	       /* there is a system management mode */
 };
 
 /* One leaf of a table, or NULL; has_subleaf entries must match subleaf. */

@@ -129,3 +129,27 @@ void ioapic_write(struct chips *ch, u32 offset, u32 value)
 	else if (offset == IOWIN)
 		write_reg(ch, value);
 }
+
+/* A level that is up waits until a LAPIC takes it, as the entry says. */
+void ioapic_save(const struct ioapic *io, struct x86_ioapic_state *s)
+{
+	*s = (struct x86_ioapic_state){.id = io->id, .select = io->select, .lines = io->lines};
+	for (u32 i = 0; i < X86_IOAPIC_PINS; i++) {
+		s->redir[i] = io->redir[i];
+		s->irr |= io->redir[i] & REDIR_LEVEL ? io->lines & 1u << i : 0;
+	}
+}
+
+void ioapic_load(struct chips *ch, const struct x86_ioapic_state *s)
+{
+	struct ioapic *io = &ch->ioapic;
+
+	_Static_assert(X86_NR_IOAPIC_PINS == X86_IOAPIC_PINS, "one machine");
+	*io = (struct ioapic){.id = (u8)s->id, .select = (u8)s->select, .lines = s->lines};
+	for (u32 i = 0; i < X86_IOAPIC_PINS; i++)
+		io->redir[i] = s->redir[i] & X86_IOAPIC_REDIR & ~REDIR_STATUS;
+	for (u32 i = 0; i < X86_IOAPIC_PINS; i++) {
+		if (s->irr & 1u << i)
+			service(ch, i);
+	}
+}

@@ -154,6 +154,12 @@ void lapic_set_tsc_deadline(struct lapic *l, u64 value)
 		lapic_deliver_local(l, LAPIC_LVT_TIMER);
 }
 
+void lapic_load_tsc_deadline(struct lapic *l, u64 value)
+{
+	if (l->timer.mode == LAPIC_DEADLINE && lapic_mode(l))
+		l->timer.deadline = value;
+}
+
 /* Moves target_ns on: none after a one-shot; the next in the future after a period, as those that were missed would be one interrupt. */
 static void next_target(struct lapic_timer *t, u64 now)
 {

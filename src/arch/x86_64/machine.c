@@ -83,6 +83,7 @@ void machine_fini(struct vm *vm)
 	if (!vm->machine)
 		return;
 	irq_fini(&vm->machine->power_button);
+	free(vm->machine->caps);
 	free(vm->machine);
 	vm->machine = NULL;
 }

@@ -4,6 +4,7 @@
 
 #include "arch/x86_64/cpu.h"
 
+#define MSR_IA32_TSC		   0x10u
 #define MSR_IA32_UCODE_REV	   0x8bu
 #define MSR_IA32_ARCH_CAPABILITIES 0x10au
 #define MSR_IA32_MISC_ENABLE	   0x1a0u

@@ -211,3 +211,59 @@ void pic_write_elcr(struct pics *p, u32 chip, u8 val)
 {
 	p->chip[chip].elcr = val & p->chip[chip].elcr_mask;
 }
+
+static void save_one(const struct pic *c, struct x86_pic_state *s)
+{
+	*s = (struct x86_pic_state){
+		.irr = c->irr,
+		.isr = c->isr,
+		.imr = c->imr,
+		.lines = c->lines,
+		.elcr = c->elcr,
+		.base = c->base,
+		.first = c->first,
+		.init_step = c->init_step,
+		.icw4 = c->icw4,
+		.auto_eoi = c->auto_eoi,
+		.rotate_auto_eoi = c->rotate_auto_eoi,
+		.special_mask = c->special_mask,
+		.nested = c->nested,
+		.poll = c->poll,
+		.read_isr = c->read_isr,
+	};
+}
+
+void pic_save(const struct pics *p, struct x86_pic_state s[2])
+{
+	save_one(&p->chip[0], &s[0]);
+	save_one(&p->chip[1], &s[1]);
+}
+
+static void load_one(struct pic *c, const struct x86_pic_state *s)
+{
+	*c = (struct pic){
+		.irr = s->irr,
+		.isr = s->isr,
+		.imr = s->imr,
+		.lines = s->lines,
+		.elcr = s->elcr & c->elcr_mask,
+		.elcr_mask = c->elcr_mask,
+		.base = s->base & 0xf8,
+		.first = s->first & 7,
+		.init_step = s->init_step,
+		.icw4 = s->icw4,
+		.auto_eoi = s->auto_eoi,
+		.rotate_auto_eoi = s->rotate_auto_eoi,
+		.special_mask = s->special_mask,
+		.nested = s->nested,
+		.poll = s->poll,
+		.read_isr = s->read_isr,
+	};
+}
+
+void pic_load(struct pics *p, const struct x86_pic_state s[2])
+{
+	load_one(&p->chip[0], &s[0]);
+	load_one(&p->chip[1], &s[1]);
+	update(p);
+}

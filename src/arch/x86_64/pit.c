@@ -276,3 +276,70 @@ void pit_reset(struct pit *p, u64 now)
 	for (u32 i = 0; i < ARRAY_SIZE(p->c); i++)
 		p->c[i] = (struct pit_channel){.count = 0x10000, .from_ns = now, .rw = RW_BOTH, .mode = 3, .null = true, .gate = i != 2};
 }
+
+static bool stopped(const struct pit_channel *c)
+{
+	return gate_triggers(c) ? !c->trigger : !c->gate;
+}
+
+static void save_channel(const struct pit_channel *c, struct x86_pit_channel_state *s, u64 now)
+{
+	*s = (struct x86_pit_channel_state){
+		.count = c->count,
+		.elapsed_ns = stopped(c) ? c->stopped_ns : now - MIN(c->from_ns, now),
+		.mode = c->mode,
+		.rw = c->rw,
+		.write_low = c->write_low,
+		.status = c->status,
+		.bcd = c->bcd,
+		.gate = c->gate,
+		.null_count = c->null,
+		.triggered = c->trigger,
+		.write_high_next = c->write_high_next,
+		.read_high_next = c->read_high_next,
+		.latched = c->latched,
+		.status_latched = c->status_latched,
+		.latch = c->latch,
+	};
+}
+
+void pit_save(const struct pit *p, struct x86_chips_state *s, u64 now)
+{
+	for (u32 i = 0; i < ARRAY_SIZE(p->c); i++)
+		save_channel(&p->c[i], &s->pit[i], now);
+	s->pit_speaker = p->speaker;
+	s->pit_due = p->irq_ns && p->irq_ns <= now;
+}
+
+/* A count that began before the VM's clock did (saved elsewhere) is taken for one that began with it. */
+static void load_channel(struct pit_channel *c, const struct x86_pit_channel_state *s, u64 now)
+{
+	*c = (struct pit_channel){
+		.count = s->count,
+		.from_ns = now - MIN(s->elapsed_ns, now),
+		.mode = s->mode,
+		.rw = s->rw,
+		.write_low = s->write_low,
+		.status = s->status,
+		.bcd = s->bcd,
+		.gate = s->gate,
+		.null = s->null_count,
+		.trigger = s->triggered,
+		.write_high_next = s->write_high_next,
+		.read_high_next = s->read_high_next,
+		.latched = s->latched,
+		.status_latched = s->status_latched,
+		.latch = s->latch,
+	};
+	c->stopped_ns = stopped(c) ? s->elapsed_ns : 0;
+}
+
+void pit_load(struct pit *p, const struct x86_chips_state *s, u64 now)
+{
+	for (u32 i = 0; i < ARRAY_SIZE(p->c); i++)
+		load_channel(&p->c[i], &s->pit[i], now);
+	p->speaker = s->pit_speaker;
+	plan_irq(p, now);
+	if (s->pit_due)
+		p->irq_ns = MAX(now, 1u); /* pit_tick plans the next one */
+}

@@ -12,6 +12,9 @@
 struct machine {
 	u32 nr_slots;		 /* virtio-mmio slots given out */
 	struct irq power_button; /* pulsed: the guest's power button was pressed */
+	/* state.c, while a state is loaded */
+	struct arch_cpu_caps *caps; /* owned; what the accelerator can do, or NULL */
+	u64 clock_jump_ns;	    /* the guest's clocks jump ahead by that */
 };
 
 /* One line of the memory map that the guest's kernel gets: e820 and PVH use the same type numbers. */

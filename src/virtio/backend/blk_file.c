@@ -140,12 +140,18 @@ static bool probe_discard(const struct blk_file *f)
 static void collect(struct blk_file *f)
 {
 	struct blk_list finished = {0};
+	struct blk_io **at = &finished.first;
 
 	blk_sync_reap(f, &finished);
 	if (f->ring)
 		blk_uring_reap(f, &finished);
-	for (const struct blk_io *io = finished.first; io; io = io->next)
+	while (*at) {
 		f->in_flight--;
+		if (*at == f->sync)
+			*at = (*at)->next;
+		else
+			at = &(*at)->next;
+	}
 	if (finished.first)
 		f->p.done(f->p.opaque, finished.first);
 }
@@ -265,4 +271,17 @@ void blk_file_drain(struct blk_file *f)
 		if (poll(&p, 1, -1) > 0)
 			on_event(&f->event, EPOLLIN);
 	}
+}
+
+/* By way of the engine, which may do so under every confinement. */
+int blk_file_sync(struct blk_file *f)
+{
+	struct blk_io io = {.op = BLK_OP_FLUSH};
+
+	blk_file_drain(f); /* io_uring starts a flush beside the writes before it */
+	f->sync = &io;
+	blk_file_submit(f, &io);
+	blk_file_drain(f);
+	f->sync = NULL;
+	return io.result;
 }

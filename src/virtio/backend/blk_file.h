@@ -79,6 +79,7 @@ struct blk_file {
 	u8 id[BLK_ID_BYTES];   /* digits of st_dev, st_rdev, st_ino; zero-padded */
 	struct loop_fd event;  /* owned eventfd: requests ended */
 	u32 in_flight;	       /* submitted, not given to done yet */
+	struct blk_io *sync;   /* blk_file_sync's own; done does not get it */
 	struct blk_list batch; /* for the worker, since the last kick */
 	struct blk_worker worker;
 	struct io_uring *ring; /* owned; NULL: Sync */
@@ -97,6 +98,8 @@ void blk_file_submit(struct blk_file *f, struct blk_io *io);
 void blk_file_kick(struct blk_file *f);
 /* Waits until nothing is in flight; done was called for all. */
 void blk_file_drain(struct blk_file *f);
+/* Waits until nothing is in flight and all that was written so far is on the disk, as after a flush. 0 or -errno. */
+int blk_file_sync(struct blk_file *f) MUST_CHECK;
 
 static inline void blk_list_add(struct blk_list *l, struct blk_io *io)
 {

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "vmm/state.h"
 #include "vmm/vm.h"
 
 #define I8042_DATA 0 /* offsets from port 0x60; 0x61..0x63 belong to others, who may claim them */
@@ -288,6 +289,54 @@ static const struct device_op i8042_ops[] = {
 	{.path = NULL},
 };
 
+/* ---- saved state ---- */
+
+static const struct state_field i8042_state_fields[] = {
+	STATE_NUM(struct i8042_state, ctr, 1, .hex = true),
+	STATE_NUM(struct i8042_state, outp, 2, .hex = true),
+	STATE_NUM(struct i8042_state, pending, 3, .hex = true),
+	STATE_FLAG(struct i8042_state, last_was_command, 4),
+	STATE_NUM(struct i8042_state, head, 5, .max = I8042_QUEUE_SIZE - 1),
+	STATE_NUM(struct i8042_state, count, 6, .max = I8042_QUEUE_SIZE),
+	STATE_BUF(struct i8042_state, queue, 7),
+	STATE_END,
+};
+
+static const struct state_table i8042_state_table = {
+	.name = "i8042",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct i8042_state),
+	.fields = i8042_state_fields,
+};
+
+static int i8042_save(struct device *dev, void *data, struct err *e)
+{
+	(void)e;
+	device_lock(dev);
+	*(struct i8042_state *)data = to_i8042(dev)->s;
+	device_unlock(dev);
+	return 0;
+}
+
+/* The line falls first, so that a byte that waits makes an edge. */
+static void i8042_load(struct device *dev, const void *data)
+{
+	struct i8042 *k = to_i8042(dev);
+
+	device_lock(dev);
+	k->s = *(const struct i8042_state *)data;
+	irq_set(&k->irq, false);
+	update_irq(k);
+	device_unlock(dev);
+}
+
+/* What the table bounds is all that can be wrong: any value of the registers is one that a guest can write. */
+static const struct device_state i8042_device_state = {.table = &i8042_state_table, .save = i8042_save, .load = i8042_load};
+static const struct device_state *const i8042_states[] = {&i8042_device_state, NULL};
+
+/* ---- class ---- */
+
 #define COUNTER(name) \
 	{ \
 #name, offsetof(struct i8042, name) \
@@ -304,4 +353,5 @@ const struct device_class i8042_class = {
 	.ops = i8042_ops,
 	.create = i8042_create,
 	.destroy = i8042_destroy,
+	.states = i8042_states,
 };

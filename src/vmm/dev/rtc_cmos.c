@@ -1,14 +1,17 @@
 /*
  * rtc_cmos.c: the real-time clock and its battery-backed bytes (Motorola MC146818A; register names as in its data sheet).
  *
- * The clock is the host's CLOCK_REALTIME plus what the guest set it off by; it runs on while the VM is paused, as a battery clock does.
+ * The clock is the host's CLOCK_REALTIME plus what the guest set it off by; it runs on while the VM is paused or on disk (snapshots save
+ * the offset), as a battery clock does.
  * The time is latched as a whole when a guest begins to read it (register A or the seconds), so that it cannot change halfway, and the
  * update-in-progress bit is never set: no guest waits for it. DEVIATION: alarm and rate registers hold what is written, and nothing comes
  * of it; there is no interrupt. Guests have better timers.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <time.h>
 
+#include "vmm/state.h"
 #include "vmm/vm.h"
 
 #define RTC_INDEX 0 /* offsets from port 0x70 */
@@ -31,6 +34,7 @@ enum {
 	RTC_D,
 };
 
+#define RTC_A_UIP    0x80
 #define RTC_A_RESET  0x26 /* 32768 Hz crystal, 1024 Hz rate; bit 7, update in progress, stays 0 */
 #define RTC_B_SET    0x80 /* the guest is writing the time: the clock stands */
 #define RTC_B_BINARY 0x04
@@ -38,7 +42,8 @@ enum {
 #define RTC_D_VALID  0x80
 #define RTC_PM	     0x80 /* in RTC_HOUR, 12-hour mode */
 
-#define RTC_LATCH_NS NSEC_PER_SEC /* how long a reader that began with neither register A nor the seconds gets one and the same time */
+#define RTC_OFFSET_MAX (1ll << 40)  /* seconds, 34,800 years: more than a guest can set */
+#define RTC_LATCH_NS   NSEC_PER_SEC /* how long a reader that began with neither register A nor the seconds gets one and the same time */
 
 struct rtc_state {
 	u8 index;
@@ -159,7 +164,7 @@ static void write_data(struct rtc *r, u8 val)
 		return; /* for reading */
 	if (is_time(s->index) && !set)
 		latch(r);
-	s->regs[s->index] = s->index == RTC_A ? val & 0x7f : val;
+	s->regs[s->index] = s->index == RTC_A ? val & (u8)~RTC_A_UIP : val;
 	if (is_time(s->index) && !set)
 		commit(r);
 }
@@ -216,9 +221,62 @@ static int rtc_create(struct vm *vm, const struct device_class *cls, const void 
 	return 0;
 }
 
+/* ---- saved state ---- */
+
+static const struct state_field rtc_state_fields[] = {
+	STATE_NUM(struct rtc_state, index, 1, .max = RTC_SIZE - 1, .hex = true),
+	STATE_BUF(struct rtc_state, regs, 2),
+	STATE_NUM(struct rtc_state, offset, 3),
+	STATE_END,
+};
+
+static const struct state_table rtc_state_table = {
+	.name = "rtc_cmos",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct rtc_state),
+	.fields = rtc_state_fields,
+};
+
+static int rtc_save(struct device *dev, void *data, struct err *e)
+{
+	(void)e;
+	device_lock(dev);
+	*(struct rtc_state *)data = to_rtc(dev)->s;
+	device_unlock(dev);
+	return 0;
+}
+
+static int rtc_check(struct device *dev, const void *data, struct err *e)
+{
+	const struct rtc_state *s = data;
+
+	(void)dev;
+	if (s->offset < -RTC_OFFSET_MAX || s->offset > RTC_OFFSET_MAX)
+		return err_set(e, -EINVAL, "offset: no guest can set its clock %lld seconds off", (long long)s->offset);
+	if (s->regs[RTC_A] & RTC_A_UIP)
+		return err_set(e, -EINVAL, "regs: an update is in progress, which never is");
+	return 0;
+}
+
+/* The next reader gets the time of now: one that was halfway through the registers sees that the seconds have changed. */
+static void rtc_load(struct device *dev, const void *data)
+{
+	struct rtc *r = to_rtc(dev);
+
+	device_lock(dev);
+	r->s = *(const struct rtc_state *)data;
+	r->latched_ns = 0;
+	device_unlock(dev);
+}
+
+static const struct device_state rtc_device_state = {.table = &rtc_state_table, .save = rtc_save, .check = rtc_check, .load = rtc_load};
+static const struct device_state *const rtc_states[] = {&rtc_device_state, NULL};
+
 const struct device_class rtc_cmos_class = {
 	.name = "rtc_cmos",
 	.acpi_hid = "PNP0B00",
 	.create = rtc_create,
 	.destroy = rtc_destroy,
+	.states = rtc_states,
 };

@@ -13,6 +13,7 @@
 #include "vmm/bucket.h"
 #include "vmm/chr.h"
 #include "vmm/config.h"
+#include "vmm/state.h"
 #include "vmm/vm.h"
 
 #define UART_FIFO_SIZE 16
@@ -407,6 +408,74 @@ static int uart_create(struct vm *vm, const struct device_class *cls, const void
 	return 0;
 }
 
+/* ---- saved state ---- */
+
+static const struct state_field uart_state_fields[] = {
+	STATE_NUM(struct uart_state, ier, 1, .max = IER_MASK, .hex = true),
+	STATE_NUM(struct uart_state, fcr, 2, .hex = true),
+	STATE_NUM(struct uart_state, lcr, 3, .hex = true),
+	STATE_NUM(struct uart_state, mcr, 4, .max = MCR_MASK, .hex = true),
+	STATE_NUM(struct uart_state, msr, 5, .hex = true),
+	STATE_NUM(struct uart_state, scr, 6, .hex = true),
+	STATE_NUM(struct uart_state, dll, 7, .hex = true),
+	STATE_NUM(struct uart_state, dlm, 8, .hex = true),
+	STATE_FLAG(struct uart_state, thre_pending, 9),
+	STATE_FLAG(struct uart_state, overrun, 10),
+	STATE_NUM(struct uart_state, polls, 11, .max = UART_POLLS_OF_A_READER),
+	STATE_NUM(struct uart_state, rx_head, 12, .max = UART_FIFO_SIZE - 1),
+	STATE_NUM(struct uart_state, rx_count, 13, .max = UART_FIFO_SIZE),
+	STATE_BUF(struct uart_state, rx, 14),
+	STATE_END,
+};
+
+static const struct state_table uart_state_table = {
+	.name = "uart16550",
+	.version = 1,
+	.min_version = 1,
+	.size = sizeof(struct uart_state),
+	.fields = uart_state_fields,
+};
+
+static int uart_save(struct device *dev, void *data, struct err *e)
+{
+	(void)e;
+	device_lock(dev);
+	*(struct uart_state *)data = to_uart(dev)->s;
+	device_unlock(dev);
+	return 0;
+}
+
+static int uart_check(struct device *dev, const void *data, struct err *e)
+{
+	const struct uart_state *s = data;
+
+	(void)dev;
+	if (s->fcr & ~(0xc0 | FCR_ENABLE) || (s->fcr && !(s->fcr & FCR_ENABLE)))
+		return err_set(e, -EINVAL, "fcr: %#x is no value of this register", s->fcr);
+	if (s->rx_count > rx_capacity(s))
+		return err_set(e, -EINVAL, "rx_count: %u bytes in a FIFO of %u", s->rx_count, rx_capacity(s));
+	return 0;
+}
+
+/* The line falls first: an edge for a guest that waits for one, whatever the interrupt chips remember of it. */
+static void uart_load(struct device *dev, const void *data)
+{
+	struct uart *u = to_uart(dev);
+
+	device_lock(dev);
+	u->s = *(const struct uart_state *)data;
+	u->irq_level = false;
+	irq_set(&u->irq, false);
+	settle(u);
+	device_unlock(dev);
+}
+
+static const struct device_state uart_device_state = {
+	.table = &uart_state_table, .save = uart_save, .check = uart_check, .load = uart_load};
+static const struct device_state *const uart_states[] = {&uart_device_state, NULL};
+
+/* ---- class ---- */
+
 static int serial_check(const void *cfg, struct err *e)
 {
 	const struct serial_cfg *sc = cfg;
@@ -479,4 +548,5 @@ const struct device_class uart16550_class = {
 	.acpi_hid = "PNP0501",
 	.create = uart_create,
 	.destroy = uart_destroy,
+	.states = uart_states,
 };

@@ -139,6 +139,35 @@ func hasState(ctx context.Context, m *firecracker.Machine, want string) error {
 	return err
 }
 
+// The guest goes on in another VMM, from a snapshot.
+func anotherProcess(ctx context.Context, m *firecracker.Machine) *firecracker.Machine {
+	memory, state := filepath.Join(*folder, "snap.mem"), filepath.Join(*folder, "snap.state")
+	try("pause again", func() error { return m.PauseVM(ctx) })
+	try("snapshot", func() error { return m.CreateSnapshot(ctx, memory, state) })
+	try("first process ends", func() error {
+		if err := m.StopVMM(); err != nil {
+			return err
+		}
+		return m.Wait(ctx)
+	})
+	started := time.Now()
+	log, err := os.OpenFile(filepath.Join(*folder, "log"), os.O_APPEND|os.O_WRONLY, 0)
+	must("log again", started, err)
+	cfg := firecracker.Config{
+		SocketPath:    filepath.Join(*folder, "api2.sock"),
+		LogFifo:       filepath.Join(*folder, "log2.fifo"),
+		LogLevel:      "Debug",
+		FifoLogWriter: log,
+		MetricsFifo:   filepath.Join(*folder, "metrics2.fifo"),
+	}
+	next, err := firecracker.NewMachine(ctx, cfg, firecracker.WithSnapshot(memory, state, func(c *firecracker.SnapshotConfig) { c.ResumeVM = true }))
+	must("second machine", started, err)
+	try("load", func() error { return next.Start(ctx) })
+	try("loaded runs", func() error { return hasState(ctx, next, "Running") })
+	try("loaded goes on", goesOn)
+	return next
+}
+
 func running(ctx context.Context, m *firecracker.Machine) {
 	try("version", func() error { _, err := m.GetFirecrackerVersion(ctx); return err })
 	try("running", func() error { return hasState(ctx, m, "Running") })
@@ -190,6 +219,9 @@ func running(ctx context.Context, m *firecracker.Machine) {
 	try("stands still", standsStill)
 	try("resume", func() error { return m.ResumeVM(ctx) })
 	try("goes on", goesOn)
+	if *jail == "" {
+		m = anotherProcess(ctx, m)
+	}
 	try("shutdown", func() error { return m.Shutdown(ctx) })
 	try("end", func() error { return m.Wait(ctx) })
 }

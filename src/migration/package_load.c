@@ -1,0 +1,160 @@
+/* package_load.c: a verified package into a VM: all of it, or nothing; see package.h. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "migration/package_impl.h"
+#include "vmm/vm.h"
+
+struct load {
+	const struct package *p;
+	struct vm *vm;
+	struct state_section *sections; /* of the VM; owned */
+	u32 nr;
+	void **data; /* decoded, by section; NULL: the package has none, and it is optional. Owned */
+};
+
+static const struct package_section *find_in_package(const struct package *p, const struct state_section *s)
+{
+	for (u32 i = 0; i < p->nr; i++) {
+		if (!strcmp(p->sections[i].name, s->table->name) && !strcmp(p->sections[i].instance, s->instance))
+			return &p->sections[i];
+	}
+	return NULL;
+}
+
+static bool vm_has(const struct load *l, const struct package_section *s)
+{
+	for (u32 i = 0; i < l->nr; i++) {
+		if (!strcmp(s->name, l->sections[i].table->name) && !strcmp(s->instance, l->sections[i].instance))
+			return true;
+	}
+	return false;
+}
+
+/* What the package has beyond the VM. */
+static int check_strangers(const struct load *l, struct err *e)
+{
+	char label[PACKAGE_LABEL_SIZE];
+
+	for (u32 i = 1; i < l->p->nr; i++) {
+		const struct package_section *s = &l->p->sections[i];
+
+		if (vm_has(l, s))
+			continue;
+		package_label(label, sizeof(label), s->name, s->instance);
+		if (!s->optional && package_find_table(s->name))
+			return err_set(e, -EINVAL, "section %s: the VM has no such device", label);
+		if (!s->optional)
+			return err_set(e, -EINVAL, "section %s: this husk does not know what it is, and cannot do without it", label);
+		log_info(l->vm->log, "section %s of the state is unknown here, and left out, as it may be", label);
+	}
+	return 0;
+}
+
+static int decode_one(struct load *l, u32 i, struct err *e)
+{
+	const struct state_section *s = &l->sections[i];
+	const struct package_section *in = find_in_package(l->p, s);
+	char label[PACKAGE_LABEL_SIZE];
+
+	package_label(label, sizeof(label), s->table->name, s->instance);
+	if (!in && s->optional)
+		return 0;
+	if (!in)
+		return err_set(e, -EINVAL, "section %s: it is missing", label);
+	l->data[i] = xzalloc(s->table->size);
+	if (state_decode(s->table, in->version, in->payload, in->len, l->data[i], e) < 0)
+		return err_prefix(e, "section %s", label);
+	return 0;
+}
+
+static int check_one(struct load *l, u32 i, struct err *e)
+{
+	const struct state_section *s = &l->sections[i];
+	char label[PACKAGE_LABEL_SIZE];
+	int ret = l->data[i] && s->check ? s->check(l->vm, s, l->data[i], e) : 0;
+
+	package_label(label, sizeof(label), s->table->name, s->instance);
+	return ret < 0 ? err_prefix(e, "section %s", label) : 0;
+}
+
+static int load_one(struct load *l, u32 i, struct err *e)
+{
+	const struct state_section *s = &l->sections[i];
+	char label[PACKAGE_LABEL_SIZE];
+	int ret = l->data[i] ? s->load(l->vm, s, l->data[i], e) : 0;
+
+	package_label(label, sizeof(label), s->table->name, s->instance);
+	return ret < 0 ? err_prefix(e, "section %s", label) : 0;
+}
+
+static int each(struct load *l, int (*step)(struct load *l, u32 i, struct err *e), struct err *e)
+{
+	int ret = 0;
+
+	for (u32 i = 0; ret == 0 && i < l->nr; i++)
+		ret = step(l, i, e);
+	return ret;
+}
+
+int package_check_memory(const struct package *p, const struct vm *vm, struct err *e)
+{
+	u32 nr = 0;
+
+	for (u32 i = 0; i < vm->mem.nr_regions; i++) {
+		const struct mem_region *r = &vm->mem.regions[i];
+		const struct package_region *saved = &p->info->regions[nr];
+
+		if (r->file)
+			continue;
+		if (nr++ >= p->info->nr_regions || saved->gpa != r->gpa || saved->size != r->size || saved->file_offset != r->fd_offset ||
+		    saved->ram != r->ram)
+			return err_set(
+				e, -EINVAL,
+				"section vm: field regions[%u]: the VM of this configuration has 0x%llx bytes of memory at 0x%llx there",
+				nr - 1, (unsigned long long)r->size, (unsigned long long)r->gpa);
+	}
+	if (nr != p->info->nr_regions)
+		return err_set(e, -EINVAL, "section vm: field regions: %u of them, and the VM of this configuration has %u",
+			       p->info->nr_regions, nr);
+	if (p->info->ram_bytes != vm->mem.size)
+		return err_set(e, -EINVAL, "section vm: field ram_bytes: %llu, and the VM of this configuration has %llu",
+			       (unsigned long long)p->info->ram_bytes, (unsigned long long)vm->mem.size);
+	return 0;
+}
+
+static int check_machine(const struct package *p, const struct vm *vm, struct err *e)
+{
+	if (strcmp(p->info->arch, PACKAGE_ARCH))
+		return err_set(e, -EINVAL, "section vm: field arch: the state is that of a VM for %s, and this husk runs %s", p->info->arch,
+			       PACKAGE_ARCH);
+	if (p->info->nr_vcpus != vm->nr_vcpus)
+		return err_set(e, -EINVAL, "section vm: field nr_vcpus: %u, and the VM of this configuration has %u", p->info->nr_vcpus,
+			       vm->nr_vcpus);
+	return package_check_memory(p, vm, e);
+}
+
+int package_load(const struct package *p, struct vm *vm, struct err *e)
+{
+	struct load l = {.p = p, .vm = vm};
+	int ret = check_machine(p, vm, e);
+
+	if (ret == 0)
+		ret = vm_sections(vm, &l.sections, &l.nr, e);
+	if (ret < 0)
+		return ret;
+	l.data = xzalloc((l.nr + 1) * sizeof(*l.data));
+	ret = check_strangers(&l, e);
+	if (ret == 0)
+		ret = each(&l, decode_one, e);
+	if (ret == 0)
+		ret = each(&l, check_one, e);
+	if (ret == 0)
+		ret = each(&l, load_one, e);
+	for (u32 i = 0; i < l.nr; i++)
+		free(l.data[i]);
+	free(l.data);
+	free(l.sections);
+	return ret;
+}

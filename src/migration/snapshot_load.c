@@ -1,0 +1,375 @@
+/* snapshot_load.c: opening a snapshot and making a VM of it; see snapshot.h. Both files are somebody else's: they are believed nothing. */
+#include <errno.h>
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "migration/snapshot.h"
+#include "migration/snapshot_files.h"
+#include "migration/pager.h"
+#include "migration/uffd.h"
+#include "migration/working_set.h"
+#include "vmm/base/json.h"
+#include "vmm/config.h"
+
+struct snapshot {
+	u8 *bytes; /* owned: the package */
+	u64 length;
+	struct package *package; /* owned */
+	int fd;			 /* owned: memory; -1: a pager has it */
+	char *mem_path;		 /* owned: of the memory, or of the pager's socket */
+	bool compressed;
+	enum snapshot_backend backend;
+	enum working_set working_set;
+	char *working_set_path;	      /* owned, or NULL */
+	struct json_object *document; /* owned */
+	struct vm_restore restore;
+};
+
+/* ---- The state ---- */
+
+static int open_regular(const char *path, int *fd, struct err *e)
+{
+	struct stat st;
+
+	*fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (*fd < 0 || fstat(*fd, &st) < 0)
+		return err_errno(e, "cannot open \"%s\"", path);
+	return S_ISREG(st.st_mode) ? 0 : err_set(e, -EINVAL, "\"%s\" is no regular file", path);
+}
+
+/* The same kernel: its TSC runs as it did. */
+static void take_tsc(struct snapshot *s)
+{
+	const struct package_vm *info = package_info(s->package);
+	char here[sizeof(info->boot_id)];
+
+	package_boot_id(here, sizeof(here));
+	if (*here && !strcmp(here, info->boot_id))
+		s->restore.host_tsc_khz = info->host_tsc_khz;
+}
+
+static int open_state(struct snapshot *s, const char *path, struct err *e)
+{
+	auto_fd int fd = -1;
+	int ret = open_regular(path, &fd, e);
+
+	if (ret < 0)
+		return ret;
+	ret = package_read(fd, PACKAGE_SOFT_CAP, &s->bytes, &s->length, e);
+	if (ret == 0)
+		ret = package_open(&s->package, s->bytes, s->length, e);
+	if (ret == 0)
+		take_tsc(s);
+	if (ret == 0 && !package_info(s->package)->memory_id)
+		ret = err_set(e, -EINVAL, "it is the state of a VM without its memory, no snapshot");
+	return ret < 0 ? err_prefix(e, "\"%s\"", path) : 0;
+}
+
+/* ---- The memory ---- */
+
+static int check_mark(const struct snapshot_mark *mark, const struct package_vm *info, const char *path, struct err *e)
+{
+	if (!mark->memory_id)
+		return err_set(e, -EINVAL, "\"%s\" is no memory file of a snapshot", path);
+	if (mark->memory_id != info->memory_id)
+		return err_set(e, -EINVAL, "\"%s\" is the memory of another snapshot than the state", path);
+	if (mark->base_id)
+		return err_set(e, -EINVAL, "\"%s\" is a diff: merge it onto what it builds on first (husk snapshot merge BASE DIFF)", path);
+	return 0;
+}
+
+/* Opens path; returns whether it is the state's memory. */
+static int open_candidate(struct snapshot *s, const char *path, struct err *e)
+{
+	struct snapshot_mark mark;
+	u64 bytes;
+	int ret;
+
+	fd_close(&s->fd);
+	ret = open_regular(path, &s->fd, e);
+	if (ret == 0)
+		ret = memfile_probe(s->fd, &bytes, e);
+	if (ret < 0)
+		return ret;
+	s->compressed = ret;
+	if (bytes != package_info(s->package)->ram_bytes)
+		return err_set(e, -EINVAL, "\"%s\" holds %llu bytes of memory, and the VM has %llu", path, (unsigned long long)bytes,
+			       (unsigned long long)package_info(s->package)->ram_bytes);
+	ret = snapshot_mark_read(s->fd, &mark, e);
+	return ret == 0 ? check_mark(&mark, package_info(s->package), path, e) : err_prefix(e, "\"%s\"", path);
+}
+
+/* Where a crash has kept the memory from its name, and nobody may rename it here, it is as good under the other one. */
+static int open_memory(struct snapshot *s, const char *path, struct err *e)
+{
+	auto_free char *other = xasprintf("%s.new", path);
+	struct err why = {0};
+	int ret = open_candidate(s, path, e);
+
+	if (ret == 0 || open_candidate(s, other, &why) == 0)
+		return 0;
+	fd_close(&s->fd);
+	return ret;
+}
+
+/* ---- The configuration ---- */
+
+/* What belongs to the process that runs the VM, and not to the VM. */
+static const char *const own_keys[] = {"accelerator", "id", "logger", "metrics", "serial", "tcg"};
+
+static void drop_key(struct json_object *doc, const char *section, const char *key)
+{
+	struct json_object *o = json_object_object_get(doc, section);
+
+	if (json_object_is_type(o, json_type_object))
+		json_object_object_del(o, key);
+}
+
+static struct json_object *find_item(struct json_object *doc, const char *section, const char *id_key, const char *id)
+{
+	struct json_object *list = json_object_object_get(doc, section);
+
+	for (size_t i = 0; json_object_is_type(list, json_type_array) && i < json_object_array_length(list); i++) {
+		struct json_object *item = json_object_array_get_idx(list, i), *v;
+
+		v = json_object_is_type(item, json_type_object) ? json_object_object_get(item, id_key) : NULL;
+		if (json_object_is_type(v, json_type_string) && !strcmp(json_object_get_string(v), id))
+			return item;
+	}
+	return NULL;
+}
+
+static int override_nets(struct json_object *doc, const struct snapshot_load *req, struct err *e)
+{
+	for (u32 i = 0; i < req->nr_nets; i++) {
+		const struct snapshot_override *o = &req->nets[i];
+		struct json_object *item = find_item(doc, "network-interfaces", "iface_id", o->id);
+
+		if (!item)
+			return err_set(e, -EINVAL, "the snapshot has no network interface \"%.64s\"", o->id);
+		json_object_object_add(item, "host_dev_name", json_object_new_string(o->value));
+	}
+	return 0;
+}
+
+static int override_drives(struct json_object *doc, const struct snapshot_load *req, struct err *e)
+{
+	for (u32 i = 0; i < req->nr_drives; i++) {
+		const struct snapshot_override *o = &req->drives[i];
+		struct json_object *item = find_item(doc, "drives", "drive_id", o->id);
+
+		if (!item)
+			item = find_item(doc, "pmem", "id", o->id);
+		if (!item)
+			return err_set(e, -EINVAL, "the snapshot has no drive \"%.64s\"", o->id);
+		json_object_object_add(item, "path_on_host", json_object_new_string(o->value));
+	}
+	return 0;
+}
+
+static int override_vsock(struct json_object *doc, const struct snapshot_load *req, struct err *e)
+{
+	struct json_object *vsock = json_object_object_get(doc, "vsock");
+
+	if (!req->vsock_path)
+		return 0;
+	if (!json_object_is_type(vsock, json_type_object))
+		return err_set(e, -EINVAL, "the snapshot has no vsock device");
+	json_object_object_add(vsock, "uds_path", json_object_new_string(req->vsock_path));
+	return 0;
+}
+
+static void override_machine(struct json_object *doc, const struct snapshot_load *req)
+{
+	struct json_object *machine = json_object_object_get(doc, "machine-config");
+
+	if (!json_object_is_type(machine, json_type_object))
+		json_object_object_add(doc, "machine-config", machine = json_tokener_parse("{\"vcpu_count\": 1, \"mem_size_mib\": 128}"));
+	json_object_object_add(machine, "track_dirty_pages", json_object_new_boolean(req->track_dirty));
+	if (req->huge_pages)
+		json_object_object_add(machine, "huge_pages", json_object_new_string(req->huge_pages));
+	json_object_object_del(machine, "gdb_socket_path");
+}
+
+static int read_document(struct snapshot *s, const struct snapshot_load *req, struct err *e)
+{
+	const struct package_vm *info = package_info(s->package);
+	int ret = json_parse("the snapshot's configuration", (const char *)info->document, info->nr_document, &s->document, e);
+
+	if (ret < 0)
+		return ret;
+	if (!json_object_is_type(s->document, json_type_object))
+		return err_set(e, -EINVAL, "the snapshot's configuration is no JSON object");
+	for (u32 i = 0; i < ARRAY_SIZE(own_keys); i++)
+		json_object_object_del(s->document, own_keys[i]);
+	drop_key(s->document, "boot-source", "unpack");
+	override_machine(s->document, req);
+	ret = override_nets(s->document, req, e);
+	if (ret == 0)
+		ret = override_drives(s->document, req, e);
+	return ret == 0 ? override_vsock(s->document, req, e) : ret;
+}
+
+/* ---- Into a VM ---- */
+
+static int use_working_set(struct vm *vm, struct snapshot *s, struct err *e)
+{
+	u64 id = package_info(s->package)->memory_id;
+	int ret = 0;
+
+	if (s->working_set == WORKING_SET_RECORD)
+		ret = working_set_record(vm, s->working_set_path, id, WORKING_SET_TIME_S, e);
+	else if (s->working_set == WORKING_SET_PREFETCH)
+		ret = working_set_prefetch(vm, s->working_set_path, id, s->fd, e);
+	return ret < 0 ? err_prefix(e, "working set \"%s\"", s->working_set_path) : 0;
+}
+
+/* While the VM runs, where this user may do that. */
+static int unpack_memory(struct vm *vm, struct snapshot *s, struct err *e)
+{
+	int ret = s->backend == SNAPSHOT_EAGER ? -EOPNOTSUPP : pager_start(vm, s->fd, e);
+
+	return ret == 0 || ret == -EINVAL ? ret : memfile_read_compressed(vm, s->fd, e);
+}
+
+static int map_memory(struct vm *vm, struct snapshot *s, struct err *e)
+{
+	struct uffd *pager;
+	int ret;
+
+	if (s->backend == SNAPSHOT_UFFD)
+		return uffd_connect(vm, s->mem_path, &pager, e);
+	if (s->compressed)
+		return unpack_memory(vm, s, e);
+	ret = memfile_map(vm, s->fd, s->backend == SNAPSHOT_EAGER, e);
+	return ret == 0 ? use_working_set(vm, s, e) : ret;
+}
+
+static int restore_memory(struct vm *vm, void *opaque, struct err *e)
+{
+	struct snapshot *s = opaque;
+	const struct package_vm *info = package_info(s->package);
+	u8 *head = vm->mem.regions[0].hva;
+	struct snapshot_mark mark;
+	int ret = package_check_memory(s->package, vm, e);
+
+	if (ret == 0)
+		ret = map_memory(vm, s, e);
+	if (ret < 0)
+		return err_prefix(e, "memory \"%s\"", s->mem_path);
+	/* Again, in what was mapped: a pager's memory could not be looked at before. */
+	snapshot_mark_decode(&mark, head);
+	ret = check_mark(&mark, info, s->mem_path, e);
+	if (ret == 0)
+		memcpy(head, info->memory_head, SNAPSHOT_MARK_SIZE);
+	return ret;
+}
+
+static int restore_state(struct vm *vm, void *opaque, struct err *e)
+{
+	struct snapshot *s = opaque;
+	int ret = package_load(s->package, vm, e);
+
+	if (ret == 0)
+		vm->memory_id = package_info(s->package)->memory_id;
+	return ret;
+}
+
+/* ---- The whole ---- */
+
+static int open_both(struct snapshot *s, const struct snapshot_load *req, struct err *e)
+{
+	struct err settle = {0};
+	int ret, settled = 0;
+
+	if (req->working_set != WORKING_SET_NONE && req->backend != SNAPSHOT_FILE)
+		return err_set(e, -EINVAL,
+			       "a working set is for memory that is mapped from its file, not for a pager's or what is read at once");
+	if (req->backend != SNAPSHOT_UFFD)
+		settled = snapshot_settle(req->state_path, req->mem_path, &settle);
+	ret = open_state(s, req->state_path, e);
+	if (ret == 0 && req->backend != SNAPSHOT_UFFD) {
+		ret = open_memory(s, req->mem_path, e);
+		if (ret < 0 && settled < 0)
+			*e = settle;
+	}
+	if (ret == 0 && s->compressed && req->working_set != WORKING_SET_NONE)
+		ret = err_set(e, -EINVAL, "\"%s\" is compressed: no working set of it can be used", req->mem_path);
+	return ret == 0 ? read_document(s, req, e) : ret;
+}
+
+int snapshot_open(struct snapshot **out, const struct snapshot_load *req, struct err *e)
+{
+	struct snapshot *s = xzalloc(sizeof(*s));
+	int ret;
+
+	s->fd = -1;
+	s->backend = req->backend;
+	s->mem_path = xstrdup(req->mem_path);
+	s->working_set = req->working_set;
+	s->working_set_path = req->working_set_path ? xstrdup(req->working_set_path) : NULL;
+	s->restore = (struct vm_restore){
+		.origin = VM_RESTORED,
+		.paused = !req->resume,
+		.realtime = req->clock_realtime,
+		.opaque = s,
+		.memory = restore_memory,
+		.state = restore_state,
+	};
+	ret = open_both(s, req, e);
+	if (ret < 0) {
+		snapshot_close(s);
+		s = NULL;
+	}
+	*out = s;
+	return ret;
+}
+
+void snapshot_close(struct snapshot *s)
+{
+	if (!s)
+		return;
+	json_object_put(s->document);
+	package_close(s->package);
+	free(s->bytes);
+	fd_close(&s->fd);
+	free(s->mem_path);
+	free(s->working_set_path);
+	free(s);
+}
+
+struct json_object *snapshot_document(const struct snapshot *s)
+{
+	return s->document;
+}
+
+const struct vm_restore *snapshot_restore(struct snapshot *s)
+{
+	return &s->restore;
+}
+
+struct json_object *snapshot_configure(const struct snapshot *s, struct json_object *own)
+{
+	struct json_object *out = json_object_new_object();
+
+	json_object_object_foreach(s->document, section, saved) json_object_object_add(out, section, json_object_get(saved));
+	json_object_object_foreach(own, key, value)
+	{
+		if (snapshot_is_own_key(key))
+			json_object_object_add(out, key, json_object_get(value));
+	}
+	return out;
+}
+
+bool snapshot_is_own_key(const char *key)
+{
+	for (u32 i = 0; i < ARRAY_SIZE(own_keys); i++) {
+		if (!strcmp(own_keys[i], key))
+			return true;
+	}
+	return false;
+}
