@@ -1,6 +1,7 @@
 /*
- * fuzz_package.c: a stranger's package, loaded into a VM with every device that needs nothing but files. What is refused names the section
- * and changes nothing; what is taken can be shown, runs (its devices do: there is no guest), and is saved again.
+ * fuzz_package.c: a stranger's package, loaded into a VM with every device that needs nothing but files. What is refused names the section,
+ * and the same VM takes the next one (that nothing changed, test_package_vm.c checks); what is taken can be shown, its devices run (there
+ * is no guest), and it is saved again, or says why not.
  *
  * The first byte says what the rest is: MODE_RAW: a package; MODE_FIXED: the same, lengths and checksums made right; else sections, which
  * take the place of those of a good package, or come to it.
@@ -17,8 +18,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 /* Lives as long as the process. */
 static struct {
 	struct pvm_files files;
-	struct pvm p;	   /* has no state yet */
-	struct buf before; /* what p would save */
+	struct pvm p; /* has no state yet */
 	struct buf good;
 	u8 *good_bytes; /* a copy, into which parts points */
 	struct rig_package *parts;
@@ -28,7 +28,6 @@ static void rig_remove(void)
 {
 	pvm_fini(&rig.p);
 	pvm_files_remove(&rig.files);
-	buf_fini(&rig.before);
 	buf_fini(&rig.good);
 	free(rig.good_bytes);
 	free(rig.parts);
