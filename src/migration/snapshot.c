@@ -251,13 +251,14 @@ static int put_in_place(struct job *j, struct err *e)
 		ret = snapshot_file_sync(&j->state, e);
 	if (ret == 0 && j->merge)
 		ret = snapshot_file_commit(&j->memory, ".merge", e);
-	/* This rename is the moment at which the new snapshot takes the old one's place. */
 	if (ret == 0)
-		ret = snapshot_file_commit(&j->state, "", e);
+		ret = snapshot_state_commit(&j->state, &j->memory, e);
 	if (ret == 0)
 		ret = j->merge ? snapshot_merge_pending(j->req->mem_path, e) : snapshot_file_commit(&j->memory, "", e);
+	if (ret < 0 && j->merge && !j->memory.keep && !j->memory.tmp)
+		snapshot_forget_merge(j->req->mem_path);
 	j->out->sync_ns = clock_host_ns() - start_ns;
-	return ret;
+	return ret < 0 && j->memory.keep ? err_prefix(e, "the snapshot was taken, and the next load or snapshot there completes it") : ret;
 }
 
 static int make(struct job *j, struct err *e)
@@ -303,7 +304,8 @@ int snapshot_create(struct vm *vm, const struct snapshot_create *req, struct sna
 		ret = new_id(&j.mark.memory_id, e);
 	if (ret == 0)
 		ret = make(&j, e);
-	if (ret == 0)
+	/* Also when the memory is still on its way: the state that says so is there, and the old snapshot's is not. */
+	if (ret == 0 || j.memory.keep)
 		vm->memory_id = j.mark.memory_id;
 	else
 		give_back(&j);

@@ -76,7 +76,7 @@ int snapshot_file_begin(struct snapshot_file *f, const char *path, struct err *e
 {
 	int ret;
 
-	*f = (struct snapshot_file){path, xasprintf("%s.new", path), -1};
+	*f = (struct snapshot_file){.path = path, .tmp = xasprintf("%s.new", path), .fd = -1};
 	f->fd = open(f->tmp, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	if (f->fd < 0) {
 		ret = err_errno(e, "cannot make \"%s\"", f->tmp);
@@ -111,9 +111,17 @@ int snapshot_file_commit(struct snapshot_file *f, const char *suffix, struct err
 	return sync_folder(name, e);
 }
 
+int snapshot_state_commit(struct snapshot_file *state, struct snapshot_file *memory, struct err *e)
+{
+	int ret = snapshot_file_commit(state, "", e);
+
+	memory->keep = !state->tmp;
+	return ret;
+}
+
 void snapshot_file_end(struct snapshot_file *f)
 {
-	if (f->tmp)
+	if (f->tmp && !f->keep)
 		unlink(f->tmp);
 	free(f->tmp);
 	fd_close(&f->fd);
