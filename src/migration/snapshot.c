@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,7 +23,8 @@ struct job {
 	const struct snapshot_create *req;
 	struct snapshot_result *out;
 	struct snapshot_mark mark;
-	bool merge; /* a diff that goes into the memory file that is there */
+	bool merge;  /* a diff that goes into the memory file that is there */
+	int base_fd; /* owned: that file, locked against VMs that would run on it */
 	struct package_vm *info;
 	struct buf package;
 	u64 *dirty[MEM_MAX_REGIONS]; /* owned; a diff's pages */
@@ -158,14 +160,15 @@ static void give_back(struct job *j)
 
 /*
  * As with Firecracker a diff onto the memory that it builds on is merged into it. That takes the file's pages: another snapshot's memory of
- * the same size is not what anybody wants changed.
+ * the same size is not what anybody wants changed, nor one that another VM runs on.
  */
 static int find_base(struct job *j, struct err *e)
 {
-	auto_fd int fd = open(j->req->mem_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = open(j->req->mem_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	struct snapshot_mark there = {0};
 	struct stat st;
 
+	j->base_fd = fd;
 	j->mark.base_id = j->vm->memory_id;
 	if (fd < 0 || fstat(fd, &st) < 0 || (u64)st.st_size != j->vm->mem.size || snapshot_mark_read(fd, &there, NULL) < 0)
 		return 0;
@@ -173,9 +176,13 @@ static int find_base(struct job *j, struct err *e)
 		return err_set(e, -EINVAL,
 			       "\"%s\" is the memory of another snapshot than the one that this diff builds on; give a new path",
 			       j->req->mem_path);
-	j->merge = there.memory_id;
-	if (j->merge)
-		j->mark.base_id = there.base_id;
+	if (!there.memory_id)
+		return 0;
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return err_set(e, -EBUSY, "another VM runs on \"%s\", and the diff would be merged into it; give a new path",
+			       j->req->mem_path);
+	j->merge = true;
+	j->mark.base_id = there.base_id;
 	return 0;
 }
 
@@ -295,7 +302,7 @@ static int new_id(u64 *id, struct err *e)
 
 int snapshot_create(struct vm *vm, const struct snapshot_create *req, struct snapshot_result *out, struct err *e)
 {
-	struct job j = {.vm = vm, .req = req, .out = out, .state = SNAPSHOT_FILE_NONE, .memory = SNAPSHOT_FILE_NONE};
+	struct job j = {.vm = vm, .req = req, .out = out, .base_fd = -1, .state = SNAPSHOT_FILE_NONE, .memory = SNAPSHOT_FILE_NONE};
 	int ret;
 
 	*out = (struct snapshot_result){.drain_ns = vm->drain_ns};
@@ -311,6 +318,7 @@ int snapshot_create(struct vm *vm, const struct snapshot_create *req, struct sna
 		give_back(&j);
 	snapshot_file_end(&j.memory);
 	snapshot_file_end(&j.state);
+	fd_close(&j.base_fd);
 	free_dirty(&j);
 	buf_fini(&j.package);
 	free(j.info);

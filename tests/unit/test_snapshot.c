@@ -374,6 +374,49 @@ static void a_diff_onto_another_snapshots_memory_is_refused(void **state)
 	rig_free(r);
 }
 
+/* Restores r's snapshot into another VM, which the caller gives back by stop(). */
+static struct rig *run_it(const struct rig *r, enum snapshot_backend backend, struct snapshot **s)
+{
+	struct snapshot_load req = {.state_path = r->state, .mem_path = r->memory, .backend = backend};
+	struct rig *other = xzalloc(sizeof(*other));
+	const struct vm_restore *restore;
+	struct err e = {0};
+
+	rig_vm(other);
+	assert_int_equal(snapshot_open(s, &req, &e), 0);
+	restore = snapshot_restore(*s);
+	assert_int_equal(restore->memory(&other->t.vm, restore->opaque, &e), 0);
+	return other;
+}
+
+static void stop(struct rig *other, struct snapshot *s)
+{
+	toy_vm_fini(&other->t);
+	free(other);
+	snapshot_close(s);
+}
+
+static void a_diff_is_not_merged_into_memory_that_another_vm_runs_on(void **state)
+{
+	struct rig *r = rig_new(), *other;
+	struct snapshot *s;
+
+	(void)state;
+	create(r, SNAPSHOT_FULL);
+	other = run_it(r, SNAPSHOT_FILE, &s);
+	guest_writes(r, 5, "five again");
+	expect_refusal(r, -EBUSY, "another VM runs on", r->state, r->memory, SNAPSHOT_DIFF);
+	assert_string_equal((char *)other->t.vm.mem.regions[0].hva + 5 * MEM_PAGE_SIZE, "five");
+	stop(other, s);
+	other = run_it(r, SNAPSHOT_EAGER, &s); /* has all of it in memory */
+	guest_writes(r, 5, "five again");
+	create(r, SNAPSHOT_DIFF);
+	assert_string_equal((char *)other->t.vm.mem.regions[0].hva + 5 * MEM_PAGE_SIZE, "five");
+	stop(other, s);
+	check_load(r, r->state, r->memory, 5, "five again");
+	rig_free(r);
+}
+
 static void the_mark_is_told_from_other_bytes(void **state)
 {
 	struct snapshot_mark m = {0x1234, 0x5678}, got;
@@ -407,6 +450,7 @@ int main(void)
 		cmocka_unit_test(a_merge_that_a_crash_has_cut_off_is_completed),
 		cmocka_unit_test(diffs_merge_onto_what_they_build_on_and_nothing_else),
 		cmocka_unit_test(a_diff_onto_another_snapshots_memory_is_refused),
+		cmocka_unit_test(a_diff_is_not_merged_into_memory_that_another_vm_runs_on),
 		cmocka_unit_test(the_mark_is_told_from_other_bytes),
 	};
 
