@@ -191,6 +191,11 @@ int snapshot_merge_pending(const char *mem_path, struct err *e)
 	return sync_folder(mem_path, e);
 }
 
+bool snapshot_is_merging(const char *mem_path, u64 memory_id)
+{
+	return id_of(mem_path, ".merge") == memory_id;
+}
+
 int snapshot_settle(const char *state_path, const char *mem_path, struct err *e)
 {
 	u64 state_id, counts_from, mem_id;
@@ -199,7 +204,7 @@ int snapshot_settle(const char *state_path, const char *mem_path, struct err *e)
 	if (!state_id)
 		return 0;
 	mem_id = id_of(mem_path, "");
-	if (id_of(mem_path, ".merge") == state_id && (mem_id == state_id || (mem_id && mem_id == counts_from)))
+	if (snapshot_is_merging(mem_path, state_id) && (mem_id == state_id || (mem_id && mem_id == counts_from)))
 		return snapshot_merge_pending(mem_path, e);
 	if (mem_id != state_id && id_of(mem_path, ".new") == state_id) {
 		auto_free char *name = xasprintf("%s.new", mem_path);

@@ -58,6 +58,8 @@ void snapshot_file_end(struct snapshot_file *f);
 int snapshot_settle(const char *state_path, const char *mem_path, struct err *e) MUST_CHECK;
 /* Moves the pages of mem_path.merge, with their mark, into the memory file. May be repeated after a crash. */
 int snapshot_merge_pending(const char *mem_path, struct err *e) MUST_CHECK;
+/* Whether some of this memory's pages may still be in mem_path.merge, whatever the mark of mem_path says: its mark goes first. */
+bool snapshot_is_merging(const char *mem_path, u64 memory_id);
 /* Removes a merge that was interrupted before the new state was there: after snapshot_settle nobody needs it. */
 void snapshot_forget_merge(const char *mem_path);
 /* Ids of the state at path: 0 when there is no such state. */

@@ -307,6 +307,8 @@ static int open_both(struct snapshot *s, const struct snapshot_load *req, struct
 	ret = open_state(s, req->state_path, e);
 	if (ret == 0 && req->backend != SNAPSHOT_UFFD) {
 		ret = open_memory(s, req->mem_path, e);
+		if (ret == 0 && settled < 0 && snapshot_is_merging(req->mem_path, package_info(s->package)->memory_id))
+			ret = settled;
 		if (ret < 0 && settled < 0)
 			*e = settle;
 	}

@@ -311,6 +311,9 @@ static void cut_merge(bool stamped)
 		assert_int_equal(pwrite(fd, bytes, sizeof(bytes), 0), sizeof(bytes));
 		close(fd);
 	}
+	limit_files(0); /* who may not write cannot complete it, and must not take the mark's word for it */
+	expect_no_load(r->state, r->memory, "cannot write");
+	limit_files(RLIM_INFINITY);
 	check_load(r, r->state, r->memory, 600, "six hundred");
 	assert_int_equal(nr_files(r), 2);
 	check_load(r, r->state, r->memory, 5, "five again");
