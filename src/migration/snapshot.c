@@ -159,28 +159,27 @@ static void give_back(struct job *j)
 /* ---- Where a diff goes ---- */
 
 /*
- * As with Firecracker a diff onto the memory that it builds on is merged into it. That takes the file's pages: another snapshot's memory of
- * the same size is not what anybody wants changed, nor one that another VM runs on.
+ * As with Firecracker a diff onto the memory that it builds on is merged into it. Nobody wants another snapshot's memory changed, nor one
+ * that another VM runs on; and where nothing can be merged the diff must not take the place of its own base.
  */
 static int find_base(struct job *j, struct err *e)
 {
-	int fd = open(j->req->mem_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	const char *path = j->req->mem_path;
 	struct snapshot_mark there = {0};
-	struct stat st;
+	u64 bytes;
 
-	j->base_fd = fd;
 	j->mark.base_id = j->vm->memory_id;
-	if (fd < 0 || fstat(fd, &st) < 0 || (u64)st.st_size != j->vm->mem.size || snapshot_mark_read(fd, &there, NULL) < 0)
+	j->base_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (j->base_fd < 0 || snapshot_mark_read(j->base_fd, &there, NULL) < 0 || !there.memory_id)
 		return 0;
-	if (there.memory_id && there.memory_id != j->vm->memory_id)
+	if (there.memory_id != j->vm->memory_id)
 		return err_set(e, -EINVAL,
-			       "\"%s\" is the memory of another snapshot than the one that this diff builds on; give a new path",
-			       j->req->mem_path);
-	if (!there.memory_id)
-		return 0;
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
-		return err_set(e, -EBUSY, "another VM runs on \"%s\", and the diff would be merged into it; give a new path",
-			       j->req->mem_path);
+			       "\"%s\" is the memory of another snapshot than the one that this diff builds on; give a new path", path);
+	if (memfile_probe(j->base_fd, &bytes, e) != 0 || bytes != j->vm->mem.size)
+		return err_set(e, -EINVAL,
+			       "\"%s\" is what this diff builds on, and compressed: nothing can be merged into it; give a new path", path);
+	if (flock(j->base_fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return err_set(e, -EBUSY, "another VM runs on \"%s\", and the diff would be merged into it; give a new path", path);
 	j->merge = true;
 	j->mark.base_id = there.base_id;
 	return 0;

@@ -377,6 +377,21 @@ static void a_diff_onto_another_snapshots_memory_is_refused(void **state)
 	rig_free(r);
 }
 
+static void a_diff_does_not_take_the_place_of_the_compressed_memory_that_it_builds_on(void **state)
+{
+	struct rig *r = rig_new();
+	struct snapshot_create req = {.state_path = r->state, .mem_path = r->memory, .compress = true};
+	struct snapshot_result res;
+	struct err e = {0};
+
+	(void)state;
+	assert_int_equal(snapshot_create(&r->t.vm, &req, &res, &e), 0);
+	guest_writes(r, 7, "seven");
+	expect_refusal(r, -EINVAL, "compressed", r->state, r->memory, SNAPSHOT_DIFF);
+	check_load(NULL, r->state, r->memory, 5, "five");
+	rig_free(r);
+}
+
 /* Restores r's snapshot into another VM, which the caller gives back by stop(). */
 static struct rig *run_it(const struct rig *r, enum snapshot_backend backend, struct snapshot **s)
 {
@@ -453,6 +468,7 @@ int main(void)
 		cmocka_unit_test(a_merge_that_a_crash_has_cut_off_is_completed),
 		cmocka_unit_test(diffs_merge_onto_what_they_build_on_and_nothing_else),
 		cmocka_unit_test(a_diff_onto_another_snapshots_memory_is_refused),
+		cmocka_unit_test(a_diff_does_not_take_the_place_of_the_compressed_memory_that_it_builds_on),
 		cmocka_unit_test(a_diff_is_not_merged_into_memory_that_another_vm_runs_on),
 		cmocka_unit_test(the_mark_is_told_from_other_bytes),
 	};
