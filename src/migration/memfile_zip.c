@@ -192,6 +192,13 @@ static int damaged(struct err *e, const char *what)
 	return err_set(e, -EINVAL, "the compressed memory file is damaged: %s", what);
 }
 
+static int read_bytes(int fd, void *to, u64 len, u64 offset, struct err *e)
+{
+	int ret = memfile_pread(fd, to, len, offset);
+
+	return ret < 0 ? err_set(e, ret, "cannot read the memory file: %s", strerror(-ret)) : 0;
+}
+
 /* Header against the file's length. */
 static int check_header(const struct memzip_header *h, u64 file_bytes, struct err *e)
 {
@@ -220,9 +227,9 @@ int memzip_read_header(int fd, u64 file_bytes, struct memzip_header *out, struct
 	if (file_bytes < sizeof(b))
 		return err_set(e, -EINVAL, "the memory file is cut off: %llu bytes are neither whole pages nor a compressed file",
 			       (unsigned long long)file_bytes);
-	ret = memfile_pread(fd, b, sizeof(b), 0);
+	ret = read_bytes(fd, b, sizeof(b), 0, e);
 	if (ret < 0)
-		return err_set(e, ret, "cannot read the memory file: %s", strerror(-ret));
+		return ret;
 	if (memcmp(b, MEMZIP_MAGIC, 8) != 0)
 		return err_set(e, -EINVAL, "the memory file is cut off: %llu bytes are no whole pages, and it is not compressed",
 			       (unsigned long long)file_bytes);
@@ -246,24 +253,32 @@ u64 memzip_chunk_bytes(const struct memzip *z, u64 i)
 	return MIN(z->header.chunk_bytes, z->header.memory_bytes - i * z->header.chunk_bytes);
 }
 
+/* Takes chunk i, which begins at offset, from its entry of the index. */
+static int take_chunk(struct memzip *z, u64 i, const u8 *entry, u64 offset, struct err *e)
+{
+	struct memzip_chunk *c = &z->chunks[i];
+	u32 stored = ld_le32(entry);
+
+	c->offset = offset;
+	c->plain = stored & MEMZIP_PLAIN;
+	c->stored = stored & ~MEMZIP_PLAIN;
+	c->crc = ld_le32(entry + 4);
+	if (c->plain ? c->stored != memzip_chunk_bytes(z, i) : c->stored >= memzip_chunk_bytes(z, i))
+		return damaged(e, "a chunk of an impossible length");
+	return offset + c->stored > z->header.index_offset ? damaged(e, "chunks that reach into the index") : 0;
+}
+
 /* Fills z->chunks from the index's bytes: the chunks must fill the file from header to index. */
 static int read_chunks(struct memzip *z, const u8 *index, struct err *e)
 {
 	u64 offset = MEMZIP_HEADER_SIZE;
 
 	for (u64 i = 0; i < z->header.nr_chunks; i++) {
-		struct memzip_chunk *c = &z->chunks[i];
-		u32 stored = ld_le32(index + i * INDEX_SIZE);
+		int ret = take_chunk(z, i, index + i * INDEX_SIZE, offset, e);
 
-		c->offset = offset;
-		c->plain = stored & MEMZIP_PLAIN;
-		c->stored = stored & ~MEMZIP_PLAIN;
-		c->crc = ld_le32(index + i * INDEX_SIZE + 4);
-		if (c->plain ? c->stored != memzip_chunk_bytes(z, i) : c->stored >= memzip_chunk_bytes(z, i))
-			return damaged(e, "a chunk of an impossible length");
-		offset += c->stored;
-		if (offset > z->header.index_offset)
-			return damaged(e, "chunks that reach into the index");
+		if (ret < 0)
+			return ret;
+		offset += z->chunks[i].stored;
 	}
 	return offset == z->header.index_offset ? 0 : damaged(e, "bytes that belong to no chunk");
 }
@@ -277,15 +292,16 @@ static int read_index(struct memzip *z, struct err *e)
 	z->chunks = calloc(z->header.nr_chunks, sizeof(*z->chunks));
 	if (!index || !z->chunks)
 		return err_set(e, -ENOMEM, "no memory for the index of the memory file");
-	ret = memfile_pread(z->fd, index, len, z->header.index_offset);
+	ret = read_bytes(z->fd, index, len, z->header.index_offset, e);
 	if (ret < 0)
-		return err_set(e, ret, "cannot read the memory file: %s", strerror(-ret));
+		return ret;
 	if (crc_of(index, len) != z->header.index_crc)
 		return damaged(e, "the checksum of its index is wrong");
 	return read_chunks(z, index, e);
 }
 
-int memzip_open(struct memzip *z, int fd, u64 memory_bytes, struct err *e)
+/* All but the index. */
+static int begin(struct memzip *z, int fd, struct err *e)
 {
 	z_stream *zlib;
 	struct stat st;
@@ -297,9 +313,6 @@ int memzip_open(struct memzip *z, int fd, u64 memory_bytes, struct err *e)
 	ret = memzip_read_header(fd, (u64)st.st_size, &z->header, e);
 	if (ret < 0)
 		return ret;
-	if (z->header.memory_bytes != memory_bytes)
-		return err_set(e, -EINVAL, "the memory file holds %llu bytes, the state wants %llu: they do not belong together",
-			       (unsigned long long)z->header.memory_bytes, (unsigned long long)memory_bytes);
 	zlib = xzalloc(sizeof(*zlib));
 	if (inflateInit(zlib) != Z_OK) {
 		free(zlib);
@@ -307,6 +320,19 @@ int memzip_open(struct memzip *z, int fd, u64 memory_bytes, struct err *e)
 	}
 	z->inflater = zlib;
 	z->stored = xzalloc(MEMZIP_MAX_CHUNK);
+	return 0;
+}
+
+int memzip_open(struct memzip *z, int fd, u64 memory_bytes, struct err *e)
+{
+	int ret = begin(z, fd, e);
+
+	if (ret < 0)
+		return ret;
+	/* Before the index, whose size the file decides. */
+	if (z->header.memory_bytes != memory_bytes)
+		return err_set(e, -EINVAL, "the memory file holds %llu bytes, the state wants %llu: they do not belong together",
+			       (unsigned long long)z->header.memory_bytes, (unsigned long long)memory_bytes);
 	return read_index(z, e);
 }
 
@@ -344,9 +370,9 @@ int memzip_read(struct memzip *z, u64 i, u8 *data, struct err *e)
 		memset(data, 0, len);
 		return 0;
 	}
-	ret = memfile_pread(z->fd, c->plain ? data : z->stored, c->stored, c->offset);
+	ret = read_bytes(z->fd, c->plain ? data : z->stored, c->stored, c->offset, e);
 	if (ret < 0)
-		return err_set(e, ret, "cannot read the memory file: %s", strerror(-ret));
+		return ret;
 	if (!c->plain)
 		good = unpack(z, c, data, len);
 	if (!good || crc_of(data, len) != c->crc)
@@ -382,12 +408,20 @@ int memfile_read_compressed(struct vm *vm, int fd, struct err *e)
 	return ret;
 }
 
-static int head_of_compressed(int fd, u64 memory_bytes, u8 *out, size_t len, struct err *e)
+/* Of the index one entry only: nobody has said yet how much memory there is to be. */
+static int head_of_compressed(int fd, u8 *out, size_t len, struct err *e)
 {
 	auto_free u8 *data = xzalloc(MEMZIP_MAX_CHUNK);
+	u8 entry[INDEX_SIZE];
 	struct memzip z;
-	int ret = memzip_open(&z, fd, memory_bytes, e);
+	int ret = begin(&z, fd, e);
 
+	if (ret == 0) {
+		z.chunks = xzalloc(sizeof(*z.chunks));
+		ret = read_bytes(fd, entry, sizeof(entry), z.header.index_offset, e);
+	}
+	if (ret == 0)
+		ret = take_chunk(&z, 0, entry, MEMZIP_HEADER_SIZE, e);
 	if (ret == 0)
 		ret = memzip_read(&z, 0, data, e);
 	if (ret == 0)
@@ -405,7 +439,6 @@ int memfile_head(int fd, void *out, size_t len, struct err *e)
 	if (ret < 0)
 		return ret;
 	if (ret == 1)
-		return head_of_compressed(fd, bytes, out, len, e);
-	ret = memfile_pread(fd, out, len, 0);
-	return ret < 0 ? err_set(e, ret, "cannot read the memory file: %s", strerror(-ret)) : 0;
+		return head_of_compressed(fd, out, len, e);
+	return read_bytes(fd, out, len, 0, e);
 }

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -22,7 +23,8 @@ struct job {
 	const struct snapshot_create *req;
 	struct snapshot_result *out;
 	struct snapshot_mark mark;
-	bool merge; /* a diff that goes into the memory file that is there */
+	bool merge;  /* a diff that goes into the memory file that is there */
+	int base_fd; /* owned: that file, locked against VMs that would run on it */
 	struct package_vm *info;
 	struct buf package;
 	u64 *dirty[MEM_MAX_REGIONS]; /* owned; a diff's pages */
@@ -157,25 +159,29 @@ static void give_back(struct job *j)
 /* ---- Where a diff goes ---- */
 
 /*
- * As with Firecracker a diff onto the memory that it builds on is merged into it. That takes the file's pages: another snapshot's memory of
- * the same size is not what anybody wants changed.
+ * As with Firecracker a diff onto the memory that it builds on is merged into it. Nobody wants another snapshot's memory changed, nor one
+ * that another VM runs on; and where nothing can be merged the diff must not take the place of its own base.
  */
 static int find_base(struct job *j, struct err *e)
 {
-	auto_fd int fd = open(j->req->mem_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	const char *path = j->req->mem_path;
 	struct snapshot_mark there = {0};
-	struct stat st;
+	u64 bytes;
 
 	j->mark.base_id = j->vm->memory_id;
-	if (fd < 0 || fstat(fd, &st) < 0 || (u64)st.st_size != j->vm->mem.size || snapshot_mark_read(fd, &there, NULL) < 0)
+	j->base_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (j->base_fd < 0 || snapshot_mark_read(j->base_fd, &there, NULL) < 0 || !there.memory_id)
 		return 0;
-	if (there.memory_id && there.memory_id != j->vm->memory_id)
+	if (there.memory_id != j->vm->memory_id)
 		return err_set(e, -EINVAL,
-			       "\"%s\" is the memory of another snapshot than the one that this diff builds on; give a new path",
-			       j->req->mem_path);
-	j->merge = there.memory_id;
-	if (j->merge)
-		j->mark.base_id = there.base_id;
+			       "\"%s\" is the memory of another snapshot than the one that this diff builds on; give a new path", path);
+	if (memfile_probe(j->base_fd, &bytes, e) != 0 || bytes != j->vm->mem.size)
+		return err_set(e, -EINVAL,
+			       "\"%s\" is what this diff builds on, and compressed: nothing can be merged into it; give a new path", path);
+	if (flock(j->base_fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return err_set(e, -EBUSY, "another VM runs on \"%s\", and the diff would be merged into it; give a new path", path);
+	j->merge = true;
+	j->mark.base_id = there.base_id;
 	return 0;
 }
 
@@ -251,13 +257,14 @@ static int put_in_place(struct job *j, struct err *e)
 		ret = snapshot_file_sync(&j->state, e);
 	if (ret == 0 && j->merge)
 		ret = snapshot_file_commit(&j->memory, ".merge", e);
-	/* This rename is the moment at which the new snapshot takes the old one's place. */
 	if (ret == 0)
-		ret = snapshot_file_commit(&j->state, "", e);
+		ret = snapshot_state_commit(&j->state, &j->memory, e);
 	if (ret == 0)
 		ret = j->merge ? snapshot_merge_pending(j->req->mem_path, e) : snapshot_file_commit(&j->memory, "", e);
+	if (ret < 0 && j->merge && !j->memory.keep && !j->memory.tmp)
+		snapshot_forget_merge(j->req->mem_path);
 	j->out->sync_ns = clock_host_ns() - start_ns;
-	return ret;
+	return ret < 0 && j->memory.keep ? err_prefix(e, "the snapshot was taken, and the next load or snapshot there completes it") : ret;
 }
 
 static int make(struct job *j, struct err *e)
@@ -294,7 +301,7 @@ static int new_id(u64 *id, struct err *e)
 
 int snapshot_create(struct vm *vm, const struct snapshot_create *req, struct snapshot_result *out, struct err *e)
 {
-	struct job j = {.vm = vm, .req = req, .out = out, .state = SNAPSHOT_FILE_NONE, .memory = SNAPSHOT_FILE_NONE};
+	struct job j = {.vm = vm, .req = req, .out = out, .base_fd = -1, .state = SNAPSHOT_FILE_NONE, .memory = SNAPSHOT_FILE_NONE};
 	int ret;
 
 	*out = (struct snapshot_result){.drain_ns = vm->drain_ns};
@@ -303,12 +310,14 @@ int snapshot_create(struct vm *vm, const struct snapshot_create *req, struct sna
 		ret = new_id(&j.mark.memory_id, e);
 	if (ret == 0)
 		ret = make(&j, e);
-	if (ret == 0)
+	/* Also when the memory is still on its way: the state that says so is there, and the old snapshot's is not. */
+	if (ret == 0 || j.memory.keep)
 		vm->memory_id = j.mark.memory_id;
 	else
 		give_back(&j);
 	snapshot_file_end(&j.memory);
 	snapshot_file_end(&j.state);
+	fd_close(&j.base_fd);
 	free_dirty(&j);
 	buf_fini(&j.package);
 	free(j.info);

@@ -26,7 +26,8 @@ struct snapshot_result {
 	u64 drain_ns, state_ns, memory_ns, sync_ns; /* how the time went */
 };
 
-/* Writes a snapshot of the paused VM. On failure the VM is as it was, and so are the files. -EBUSY: not now (pages outstanding, a
+/* Writes a snapshot of the paused VM. On failure the VM is as it was, and so are the files; but when the new state has its name already,
+ * and the rest fails, the snapshot counts (e says so), and whoever uses the files next completes it. -EBUSY: not now (pages outstanding, a
  * debugger's breakpoints); -EOPNOTSUPP: a device cannot be saved; -EINVAL: a diff without track_dirty_pages, or onto what backs this VM.
  * ctx: loop */
 int snapshot_create(struct vm *vm, const struct snapshot_create *req, struct snapshot_result *out, struct err *e) MUST_CHECK;

@@ -76,7 +76,7 @@ int snapshot_file_begin(struct snapshot_file *f, const char *path, struct err *e
 {
 	int ret;
 
-	*f = (struct snapshot_file){path, xasprintf("%s.new", path), -1};
+	*f = (struct snapshot_file){.path = path, .tmp = xasprintf("%s.new", path), .fd = -1};
 	f->fd = open(f->tmp, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	if (f->fd < 0) {
 		ret = err_errno(e, "cannot make \"%s\"", f->tmp);
@@ -111,9 +111,17 @@ int snapshot_file_commit(struct snapshot_file *f, const char *suffix, struct err
 	return sync_folder(name, e);
 }
 
+int snapshot_state_commit(struct snapshot_file *state, struct snapshot_file *memory, struct err *e)
+{
+	int ret = snapshot_file_commit(state, "", e);
+
+	memory->keep = !state->tmp;
+	return ret;
+}
+
 void snapshot_file_end(struct snapshot_file *f)
 {
-	if (f->tmp)
+	if (f->tmp && !f->keep)
 		unlink(f->tmp);
 	free(f->tmp);
 	fd_close(&f->fd);
@@ -183,6 +191,11 @@ int snapshot_merge_pending(const char *mem_path, struct err *e)
 	return sync_folder(mem_path, e);
 }
 
+bool snapshot_is_merging(const char *mem_path, u64 memory_id)
+{
+	return id_of(mem_path, ".merge") == memory_id;
+}
+
 int snapshot_settle(const char *state_path, const char *mem_path, struct err *e)
 {
 	u64 state_id, counts_from, mem_id;
@@ -191,7 +204,7 @@ int snapshot_settle(const char *state_path, const char *mem_path, struct err *e)
 	if (!state_id)
 		return 0;
 	mem_id = id_of(mem_path, "");
-	if (id_of(mem_path, ".merge") == state_id && (mem_id == state_id || (mem_id && mem_id == counts_from)))
+	if (snapshot_is_merging(mem_path, state_id) && (mem_id == state_id || (mem_id && mem_id == counts_from)))
 		return snapshot_merge_pending(mem_path, e);
 	if (mem_id != state_id && id_of(mem_path, ".new") == state_id) {
 		auto_free char *name = xasprintf("%s.new", mem_path);

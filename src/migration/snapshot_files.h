@@ -35,6 +35,7 @@ struct snapshot_file {
 	const char *path; /* borrowed */
 	char *tmp;	  /* owned */
 	int fd;		  /* owned */
+	bool keep;	  /* memory: the state that it belongs to is in place, so PATH.new stays where snapshot_settle finds it */
 };
 
 #define SNAPSHOT_FILE_NONE \
@@ -45,9 +46,11 @@ struct snapshot_file {
 /* Makes an empty PATH.new. -EBUSY: somebody else is writing it. Errors name the path. */
 int snapshot_file_begin(struct snapshot_file *f, const char *path, struct err *e) MUST_CHECK;
 int snapshot_file_sync(struct snapshot_file *f, struct err *e) MUST_CHECK;
-/* Gives it its name, or the one with this suffix, for good (the folder is synced). */
+/* Gives it its name, or the one with this suffix, for good (the folder is synced). On failure it has the name or not: tmp tells. */
 int snapshot_file_commit(struct snapshot_file *f, const char *suffix, struct err *e) MUST_CHECK;
-/* Removes what was not committed; accepts SNAPSHOT_FILE_NONE. */
+/* Gives the state its name, by which the new snapshot takes the old one's place: memory->keep from then on, also when this fails. */
+int snapshot_state_commit(struct snapshot_file *state, struct snapshot_file *memory, struct err *e) MUST_CHECK;
+/* Removes what was not committed, nor is to be kept; accepts SNAPSHOT_FILE_NONE. */
 void snapshot_file_end(struct snapshot_file *f);
 
 /* Completes what a crash has left of a create: the memory that belongs to the state at state_path comes to lie at mem_path. Nothing to do
@@ -55,6 +58,8 @@ void snapshot_file_end(struct snapshot_file *f);
 int snapshot_settle(const char *state_path, const char *mem_path, struct err *e) MUST_CHECK;
 /* Moves the pages of mem_path.merge, with their mark, into the memory file. May be repeated after a crash. */
 int snapshot_merge_pending(const char *mem_path, struct err *e) MUST_CHECK;
+/* Whether some of this memory's pages may still be in mem_path.merge, whatever the mark of mem_path says: its mark goes first. */
+bool snapshot_is_merging(const char *mem_path, u64 memory_id);
 /* Removes a merge that was interrupted before the new state was there: after snapshot_settle nobody needs it. */
 void snapshot_forget_merge(const char *mem_path);
 /* Ids of the state at path: 0 when there is no such state. */

@@ -4,6 +4,7 @@
 #include <json-c/json.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -82,6 +83,14 @@ static int check_mark(const struct snapshot_mark *mark, const struct package_vm 
 	return 0;
 }
 
+/* As long as a VM may run on the file, nobody merges a diff into it (find_base). A file system that has no locks is no obstacle. */
+static int lock_memory(int fd, const char *path, struct err *e)
+{
+	if (flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return err_set(e, -EBUSY, "\"%s\": a diff is being merged into it", path);
+	return 0;
+}
+
 /* Opens path; returns whether it is the state's memory. */
 static int open_candidate(struct snapshot *s, const char *path, struct err *e)
 {
@@ -91,6 +100,8 @@ static int open_candidate(struct snapshot *s, const char *path, struct err *e)
 
 	fd_close(&s->fd);
 	ret = open_regular(path, &s->fd, e);
+	if (ret == 0)
+		ret = lock_memory(s->fd, path, e);
 	if (ret == 0)
 		ret = memfile_probe(s->fd, &bytes, e);
 	if (ret < 0)
@@ -261,6 +272,8 @@ static int restore_memory(struct vm *vm, void *opaque, struct err *e)
 		ret = map_memory(vm, s, e);
 	if (ret < 0)
 		return err_prefix(e, "memory \"%s\"", s->mem_path);
+	if (s->fd >= 0 && !memfile_backs(vm, s->fd))
+		flock(s->fd, LOCK_UN);
 	/* Again, in what was mapped: a pager's memory could not be looked at before. */
 	snapshot_mark_decode(&mark, head);
 	ret = check_mark(&mark, info, s->mem_path, e);
@@ -294,6 +307,8 @@ static int open_both(struct snapshot *s, const struct snapshot_load *req, struct
 	ret = open_state(s, req->state_path, e);
 	if (ret == 0 && req->backend != SNAPSHOT_UFFD) {
 		ret = open_memory(s, req->mem_path, e);
+		if (ret == 0 && settled < 0 && snapshot_is_merging(req->mem_path, package_info(s->package)->memory_id))
+			ret = settled;
 		if (ret < 0 && settled < 0)
 			*e = settle;
 	}

@@ -94,7 +94,7 @@ static int write_both(struct merge *m, struct memfile_stats *stats, struct err *
 	if (ret == 0)
 		ret = snapshot_file_sync(&m->state, e);
 	if (ret == 0)
-		ret = snapshot_file_commit(&m->state, "", e);
+		ret = snapshot_state_commit(&m->state, &m->memory, e);
 	return ret == 0 ? snapshot_file_commit(&m->memory, "", e) : ret;
 }
 

@@ -320,6 +320,12 @@ static void look_for_debugger(struct tcg_cpu *c)
 		c->debug.why = DEBUG_STEP;
 }
 
+/* The poll word counts by itself: units leave for it, and it may be set with no request pending (tcg_request). */
+static bool must_look(const struct tcg_cpu *c)
+{
+	return c->exc.pending || (u8)__atomic_load_n(&c->poll, __ATOMIC_RELAXED) || __atomic_load_n(&c->requests, __ATOMIC_RELAXED);
+}
+
 void tcg_exec(struct tcg_cpu *c)
 {
 	/* What was done of an instruction that raised is what it stored; from here on it is over. */
@@ -327,7 +333,7 @@ void tcg_exec(struct tcg_cpu *c)
 	for (;;) {
 		if (unlikely(c->debug.why))
 			return;
-		if (c->exc.pending || __atomic_load_n(&c->requests, __ATOMIC_RELAXED)) {
+		if (must_look(c)) {
 			vcpu_deliver(c);
 			if (__atomic_load_n(&c->requests, __ATOMIC_RELAXED) || c->exc.pending || c->debug.why)
 				return;

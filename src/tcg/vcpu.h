@@ -97,7 +97,7 @@ bool vcpu_take_startup(struct tcg_cpu *c);
 /* vcpu_deliver: exec.h */
 /* Something to do for a vCPU that is halted: an exception, NMI, INIT, or an interrupt that IF lets through. */
 bool vcpu_has_event(struct tcg_cpu *c);
-/* Takes (clears) the requests that mean "look again". The poll word is NONE after it when no other is left. */
+/* Takes (clears) the requests that mean "look again". The poll word is NONE after it when no other is left and none came meanwhile. */
 u32 vcpu_take_requests(struct tcg_cpu *c, u32 mask);
 /* Makes the next tcg_exec look at what is pending. */
 void vcpu_look_again(struct tcg_cpu *c);

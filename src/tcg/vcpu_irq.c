@@ -20,15 +20,16 @@ _Static_assert(FAR_TICKS * 1000 * 1000 / (1000 * 1000) == FAR_TICKS, "conversion
 /* ---- requests ---- */
 
 /*
- * Poll word and requests are two words: whoever takes the request between our first and second store finds the poll word set again, with
- * nothing to take for it. Hence the third: a set poll word is always followed by a request, and whoever left for it looks (vcpu_deliver).
+ * Poll word and requests are two words, and the other side may be anywhere between two stores. What holds: a request is in `requests`
+ * before the poll word is set for it, and the poll word is set back before requests are taken; so no request is left with the poll word
+ * NONE. The reverse does not hold: a request that comes while others are taken is taken too, and leaves the poll word set for nothing.
+ * Hence whoever left for the poll word goes through vcpu_deliver, which sets it back, whether there are requests or not (tcg_exec).
  */
 void tcg_request(struct tcg_cpu *c, u32 req)
 {
 	c = tcg_cpu_home(c);
 	__atomic_fetch_or(&c->requests, req, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&c->poll, TCG_POLL_LEAVE, __ATOMIC_SEQ_CST);
-	__atomic_fetch_or(&c->requests, TCG_REQ_SHOOT, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&c->sleeping, __ATOMIC_SEQ_CST) && __atomic_exchange_n(&c->sleeping, 0, __ATOMIC_SEQ_CST))
 		raw_syscall4(SYS_futex, (long)&c->sleeping, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, 0);
 }

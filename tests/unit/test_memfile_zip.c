@@ -287,6 +287,39 @@ static void numbers_that_lie_are_refused(void **state)
 	free_vm(vm);
 }
 
+/* Of a file that is mostly a hole nobody knows yet whether its memory is the VM's: it must not cost what its header says. */
+static void the_beginning_is_read_however_long_the_index_is(void **state)
+{
+	int fd = temp_fd();
+	u64 len, index, nr = BIT(30), memory;
+	u8 *bytes = sample(&len), head[32];
+	struct vm *vm = new_vm();
+	struct err e = {0};
+
+	(void)state;
+	fill(vm, 9);
+	index = ld_le64(bytes + 32);
+	st_le64(bytes + 16, nr * MEMZIP_CHUNK);
+	st_le64(bytes + 24, nr);
+	fix_header(bytes);
+	put_bytes(fd, bytes, len);
+	assert_int_equal(ftruncate(fd, (off_t)(index + nr * 8)), 0);
+	assert_int_equal(memfile_probe(fd, &memory, &e), 1);
+	assert_int_equal(memory, nr * MEMZIP_CHUNK);
+	if (memfile_head(fd, head, sizeof(head), &e) < 0)
+		fail_msg("%s", e.msg);
+	assert_memory_equal(head, at(vm, 0), sizeof(head));
+	assert_int_equal(unzip(vm, fd, &e), -EINVAL);
+	/* The one entry that is looked at is believed as little as all of them. */
+	st_le32(bytes + index, 0x7fffffff);
+	put_bytes(fd, bytes, len);
+	assert_int_equal(ftruncate(fd, (off_t)(index + nr * 8)), 0);
+	assert_int_equal(memfile_head(fd, head, sizeof(head), &e), -EINVAL);
+	free(bytes);
+	close(fd);
+	free_vm(vm);
+}
+
 static void lengths_of_chunks_that_lie_are_refused(void **state)
 {
 	static const u32 lies[] = {0, 1, 65535, 65536, 65537, MEMZIP_PLAIN, MEMZIP_PLAIN | 1, MEMZIP_PLAIN | 65536, 0x7fffffff, UINT32_MAX};
@@ -380,6 +413,7 @@ int main(void)
 		cmocka_unit_test(a_file_cut_off_anywhere_is_refused),
 		cmocka_unit_test(every_flipped_bit_is_found_or_changes_nothing),
 		cmocka_unit_test(numbers_that_lie_are_refused),
+		cmocka_unit_test(the_beginning_is_read_however_long_the_index_is),
 		cmocka_unit_test(lengths_of_chunks_that_lie_are_refused),
 		cmocka_unit_test(a_chunk_that_inflates_to_another_length_is_refused),
 		cmocka_unit_test(memory_of_another_size_is_refused_before_its_index_is_read),

@@ -1,198 +1,10 @@
 /* test_snapshot.c: snapshots of a VM of toys: both files, what is refused, what a crash leaves, diffs, and back into another VM. */
-#include "toy_vm.h"
+#include "snapshot_rig.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <unistd.h>
-
-#include "migration/pager.h"
-#include "migration/snapshot.h"
-#include "migration/snapshot_files.h"
-#include "migration/uffd.h"
-#include "migration/working_set.h"
-
-/* A pager of one number: how much it has not brought. */
-static u64 missing;
-
-u64 uffd_missing(const struct vm *vm)
-{
-	(void)vm;
-	return missing;
-}
-
-int uffd_connect(struct vm *vm, const char *sock, struct uffd **out, struct err *e)
-{
-	(void)vm;
-	(void)sock;
-	(void)out;
-	return err_set(e, -ENOTCONN, "no pager");
-}
-
-/* Memory is mapped, as where there is no userfaultfd. */
-int pager_start(struct vm *vm, int fd, struct err *e)
-{
-	(void)vm;
-	(void)fd;
-	return err_set(e, -EOPNOTSUPP, "no pager");
-}
-
-int working_set_record(struct vm *vm, const char *path, u64 memory_id, u32 seconds, struct err *e)
-{
-	(void)vm;
-	(void)path;
-	(void)memory_id;
-	(void)seconds;
-	return err_set(e, -EINVAL, "no list");
-}
-
-int working_set_prefetch(struct vm *vm, const char *path, u64 memory_id, int fd, struct err *e)
-{
-	(void)fd;
-	return working_set_record(vm, path, memory_id, 0, e);
-}
-
-#define PAGES (TOY_RAM / MEM_PAGE_SIZE)
-
-static u64 dirty[PAGES / 64]; /* what the accelerator has logged */
-
-static int dirty_get(struct vm *vm, const struct mem_region *r, u64 *bitmap, struct err *e)
-{
-	(void)vm;
-	(void)e;
-	for (u64 i = 0; i < mem_bitmap_words(r); i++)
-		bitmap[i] |= dirty[i];
-	memset(dirty, 0, sizeof(dirty));
-	return 0;
-}
-
-static const struct accel_ops accel = {.name = "toy", .vcpu_pull = toy_pull, .vm_pull = toy_vm_pull, .dirty_get = dirty_get};
-
-/* A VM, its folder, the files in it. */
-struct rig {
-	struct toy_vm t;
-	struct config config;
-	struct cfg_machine machine;
-	char folder[64], state[80], memory[80];
-};
-
-static void guest_writes(struct rig *r, u64 page, const char *text)
-{
-	snprintf((char *)r->t.vm.mem.regions[0].hva + page * MEM_PAGE_SIZE, MEM_PAGE_SIZE, "%s", text);
-	dirty[page / 64] |= BIT(page % 64);
-}
-
-static void rig_vm(struct rig *r)
-{
-	struct err e;
-
-	toy_vm_init(&r->t);
-	r->config.machine = &r->machine;
-	r->machine.track_dirty_pages = true;
-	r->t.vm.config = &r->config;
-	r->t.vm.accel = &accel;
-	r->t.vm.state = VM_PAUSED;
-	assert_int_equal(mem_track(&r->t.vm.mem, true, &e), 0);
-	memset(dirty, 0, sizeof(dirty));
-}
-
-static struct rig *rig_new(void)
-{
-	struct rig *r = xzalloc(sizeof(*r));
-
-	snprintf(r->folder, sizeof(r->folder), "/tmp/husk-snapshot-XXXXXX");
-	assert_non_null(mkdtemp(r->folder));
-	snprintf(r->state, sizeof(r->state), "%s/state", r->folder);
-	snprintf(r->memory, sizeof(r->memory), "%s/memory", r->folder);
-	rig_vm(r);
-	toy_vm_live(&r->t);
-	guest_writes(r, 0, "the beginning of the guest's memory, more than a mark");
-	guest_writes(r, 5, "five");
-	return r;
-}
-
-static void empty_folder(const char *folder)
-{
-	DIR *d = opendir(folder);
-	struct dirent *entry;
-
-	assert_non_null(d);
-	while ((entry = readdir(d)))
-		unlinkat(dirfd(d), entry->d_name, 0);
-	closedir(d);
-}
-
-static void rig_free(struct rig *r)
-{
-	empty_folder(r->folder);
-	rmdir(r->folder);
-	toy_vm_fini(&r->t);
-	free(r);
-}
-
-static int nr_files(const struct rig *r)
-{
-	DIR *d = opendir(r->folder);
-	int n = 0;
-
-	assert_non_null(d);
-	for (struct dirent *entry; (entry = readdir(d));)
-		n += *entry->d_name != '.';
-	closedir(d);
-	return n;
-}
-
-static int create_at(struct rig *r, const char *state, const char *memory, enum snapshot_type type, struct err *e)
-{
-	struct snapshot_create req = {.state_path = state, .mem_path = memory, .type = type};
-	struct snapshot_result res;
-
-	return snapshot_create(&r->t.vm, &req, &res, e);
-}
-
-static void create(struct rig *r, enum snapshot_type type)
-{
-	struct err e = {0};
-
-	if (create_at(r, r->state, r->memory, type, &e) < 0)
-		fail_msg("%s", e.msg);
-}
-
-static int open_pair(const char *state, const char *memory, struct snapshot **out, struct err *e)
-{
-	struct snapshot_load req = {.state_path = state, .mem_path = memory, .resume = true};
-
-	return snapshot_open(out, &req, e);
-}
-
-/* What page of a VM restored from the pair has; the rest is compared with like, if there is one. */
-static void check_load(const struct rig *like, const char *state, const char *memory, u64 page, const char *text)
-{
-	struct rig *r = xzalloc(sizeof(*r));
-	const struct vm_restore *restore;
-	struct snapshot *s;
-	struct err e = {0};
-
-	rig_vm(r);
-	if (open_pair(state, memory, &s, &e) < 0)
-		fail_msg("%s", e.msg);
-	restore = snapshot_restore(s);
-	assert_int_equal(restore->origin, VM_RESTORED);
-	assert_false(restore->paused);
-	if (restore->memory(&r->t.vm, restore->opaque, &e) < 0 || restore->state(&r->t.vm, restore->opaque, &e) < 0)
-		fail_msg("%s", e.msg);
-	assert_string_equal((char *)r->t.vm.mem.regions[0].hva + page * MEM_PAGE_SIZE, text);
-	if (like) {
-		assert_memory_equal(r->t.vm.mem.regions[0].hva, like->t.vm.mem.regions[0].hva, TOY_RAM);
-		assert_string_equal(r->t.toys[1].state.name, like->t.toys[1].state.name);
-		assert_int_equal(r->t.vm.memory_id, like->t.vm.memory_id);
-	}
-	snapshot_close(s);
-	toy_vm_fini(&r->t);
-	free(r);
-}
 
 static void a_restored_vm_has_memory_and_state_of_the_saved_one(void **state)
 {
@@ -499,6 +311,9 @@ static void cut_merge(bool stamped)
 		assert_int_equal(pwrite(fd, bytes, sizeof(bytes), 0), sizeof(bytes));
 		close(fd);
 	}
+	limit_files(0); /* who may not write cannot complete it, and must not take the mark's word for it */
+	expect_no_load(r->state, r->memory, "cannot write");
+	limit_files(RLIM_INFINITY);
 	check_load(r, r->state, r->memory, 600, "six hundred");
 	assert_int_equal(nr_files(r), 2);
 	check_load(r, r->state, r->memory, 5, "five again");
@@ -562,6 +377,64 @@ static void a_diff_onto_another_snapshots_memory_is_refused(void **state)
 	rig_free(r);
 }
 
+static void a_diff_does_not_take_the_place_of_the_compressed_memory_that_it_builds_on(void **state)
+{
+	struct rig *r = rig_new();
+	struct snapshot_create req = {.state_path = r->state, .mem_path = r->memory, .compress = true};
+	struct snapshot_result res;
+	struct err e = {0};
+
+	(void)state;
+	assert_int_equal(snapshot_create(&r->t.vm, &req, &res, &e), 0);
+	guest_writes(r, 7, "seven");
+	expect_refusal(r, -EINVAL, "compressed", r->state, r->memory, SNAPSHOT_DIFF);
+	check_load(NULL, r->state, r->memory, 5, "five");
+	rig_free(r);
+}
+
+/* Restores r's snapshot into another VM, which the caller gives back by stop(). */
+static struct rig *run_it(const struct rig *r, enum snapshot_backend backend, struct snapshot **s)
+{
+	struct snapshot_load req = {.state_path = r->state, .mem_path = r->memory, .backend = backend};
+	struct rig *other = xzalloc(sizeof(*other));
+	const struct vm_restore *restore;
+	struct err e = {0};
+
+	rig_vm(other);
+	assert_int_equal(snapshot_open(s, &req, &e), 0);
+	restore = snapshot_restore(*s);
+	assert_int_equal(restore->memory(&other->t.vm, restore->opaque, &e), 0);
+	return other;
+}
+
+static void stop(struct rig *other, struct snapshot *s)
+{
+	toy_vm_fini(&other->t);
+	free(other);
+	snapshot_close(s);
+}
+
+static void a_diff_is_not_merged_into_memory_that_another_vm_runs_on(void **state)
+{
+	struct rig *r = rig_new(), *other;
+	struct snapshot *s;
+
+	(void)state;
+	create(r, SNAPSHOT_FULL);
+	other = run_it(r, SNAPSHOT_FILE, &s);
+	guest_writes(r, 5, "five again");
+	expect_refusal(r, -EBUSY, "another VM runs on", r->state, r->memory, SNAPSHOT_DIFF);
+	assert_string_equal((char *)other->t.vm.mem.regions[0].hva + 5 * MEM_PAGE_SIZE, "five");
+	stop(other, s);
+	other = run_it(r, SNAPSHOT_EAGER, &s); /* has all of it in memory */
+	guest_writes(r, 5, "five again");
+	create(r, SNAPSHOT_DIFF);
+	assert_string_equal((char *)other->t.vm.mem.regions[0].hva + 5 * MEM_PAGE_SIZE, "five");
+	stop(other, s);
+	check_load(r, r->state, r->memory, 5, "five again");
+	rig_free(r);
+}
+
 static void the_mark_is_told_from_other_bytes(void **state)
 {
 	struct snapshot_mark m = {0x1234, 0x5678}, got;
@@ -595,6 +468,8 @@ int main(void)
 		cmocka_unit_test(a_merge_that_a_crash_has_cut_off_is_completed),
 		cmocka_unit_test(diffs_merge_onto_what_they_build_on_and_nothing_else),
 		cmocka_unit_test(a_diff_onto_another_snapshots_memory_is_refused),
+		cmocka_unit_test(a_diff_does_not_take_the_place_of_the_compressed_memory_that_it_builds_on),
+		cmocka_unit_test(a_diff_is_not_merged_into_memory_that_another_vm_runs_on),
 		cmocka_unit_test(the_mark_is_told_from_other_bytes),
 	};
 

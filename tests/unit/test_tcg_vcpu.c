@@ -192,6 +192,76 @@ static void the_dirty_log_misses_no_store_while_the_guest_runs(void **state)
 	rig_free(rig);
 }
 
+/* ---- requests ---- */
+
+#define PORT   0x600u
+#define TABLES 0x10000u
+
+struct port {
+	struct device dev;
+	struct tcg_cpu *c;
+	u32 writes;
+};
+
+/* The first write leaves what a request leaves that comes between the two steps of vcpu_take_requests: it is taken, and the poll word is
+ * set. The second one ends the run. */
+static void port_write(struct device *dev, u64 offset, const void *data, u32 len)
+{
+	struct port *p = container_of(dev, struct port, dev);
+
+	(void)offset, (void)data, (void)len;
+	if (p->writes++) {
+		tcg_accel_ops.vcpu_kick(p->c->v);
+		return;
+	}
+	tcg_request(p->c, TCG_REQ_IRQ);
+	__atomic_store_n(&p->c->requests, 0, __ATOMIC_SEQ_CST);
+	assert_int_equal(p->c->poll, TCG_POLL_LEAVE);
+}
+
+static void port_read(struct device *dev, u64 offset, void *data, u32 len)
+{
+	(void)dev, (void)offset, (void)data, (void)len;
+}
+
+/* Code of 64 bits is translated, that of the other tests is interpreted. The first 2 MiB, where they are. */
+static void enter_long_mode(struct rig *rig, struct cpu_state *s)
+{
+	static const u64 entries[] = {(TABLES + 0x1000) | 3, (TABLES + 0x2000) | 3, 0x83};
+
+	for (u32 i = 0; i < ARRAY_SIZE(entries); i++)
+		assert_int_equal(mem_write(&rig->vm.mem, TABLES + 0x1000 * i, &entries[i], sizeof(entries[i])), 0);
+	s->cr0 |= X86_CR0_PE | X86_CR0_PG;
+	s->cr3 = TABLES;
+	s->cr4 |= X86_CR4_PAE;
+	s->efer = X86_EFER_LME | X86_EFER_LMA;
+	s->seg[X86_CS].attr = 0xa9b;
+}
+
+static void a_poll_word_that_is_set_without_a_request_does_not_hold_up_the_guest(void **state)
+{
+	/* mov $0x600, %edx; out %al, %dx; mov $1000, %ecx; 1: dec %ecx; jnz 1b; out %al, %dx; 2: jmp 2b */
+	static const u8 code[] = {0xba, 0x00, 0x06, 0x00, 0x00, 0xee, 0xb9, 0xe8, 0x03,
+				  0x00, 0x00, 0xff, 0xc9, 0x75, 0xfc, 0xee, 0xeb, 0xfe};
+	static const struct bus_ops ops = {.read = port_read, .write = port_write};
+	struct rig *rig = rig_new(1, false);
+	struct vcpu *v = &rig->vm.vcpus[0];
+	struct port port = {.c = v->accel};
+
+	(void)state;
+	device_init(&port.dev, &rig->vm, NULL, "port", NULL);
+	rig_ok(rig, bus_add(&rig->vm, BUS_PIO, PORT, 1, &port.dev, &ops, &rig->e));
+	enter_long_mode(rig, v->cpu);
+	rig_load(rig, code, sizeof(code));
+	alarm(20);
+	assert_int_equal(tcg_accel_ops.vcpu_run(v), VCPU_AGAIN);
+	alarm(0);
+	assert_int_equal(port.writes, 2);
+	assert_true(port.c->counters[TCG_C_DISPATCH] > 0);
+	device_fini(&port.dev);
+	rig_free(rig);
+}
+
 /* ---- LAPIC timer ---- */
 
 #define VECTOR	 0x40u
@@ -313,6 +383,7 @@ int main(void)
 		cmocka_unit_test(in_an_exclusive_section_no_vcpu_moves),
 		cmocka_unit_test(vcpus_that_want_to_be_alone_at_once_all_get_their_turn),
 		cmocka_unit_test(the_dirty_log_misses_no_store_while_the_guest_runs),
+		cmocka_unit_test(a_poll_word_that_is_set_without_a_request_does_not_hold_up_the_guest),
 		cmocka_unit_test(the_timer_interrupts_a_running_guest_at_its_deadline),
 		cmocka_unit_test(the_timer_wakes_a_halted_guest_at_its_deadline),
 		cmocka_unit_test(a_guest_that_halts_costs_nothing_and_can_be_kicked),

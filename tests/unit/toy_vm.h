@@ -257,7 +257,7 @@ static void toy_vm_fini(struct toy_vm *t)
 }
 
 /* Whether all that a load could change is as it is in the other. */
-static bool toy_same(const struct toy_vm *a, const struct toy_vm *b)
+static inline bool toy_same(const struct toy_vm *a, const struct toy_vm *b)
 {
 	for (u32 i = 0; i < ARRAY_SIZE(a->toys); i++) {
 		if (memcmp(&a->toys[i].state, &b->toys[i].state, sizeof(a->toys[i].state)) ||
@@ -267,7 +267,7 @@ static bool toy_same(const struct toy_vm *a, const struct toy_vm *b)
 	return !memcmp(a->live, b->live, sizeof(a->live)) && a->cpu_loads == b->cpu_loads;
 }
 
-static void toy_vm_save(struct toy_vm *t, struct buf *out)
+static inline void toy_vm_save(struct toy_vm *t, struct buf *out)
 {
 	struct package_vm *info = xzalloc(sizeof(*info));
 	struct err e;
