@@ -1,22 +1,26 @@
 """husk clone: many VMs out of one snapshot, each going on by itself. Under tcg on this machine."""
+import json
 import os
 import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
+from api_client import Connection
 from local_guest import HUSK, local_guest  # noqa: F401
 from snapshot_vm import TICKS, Machines, husk
 
 COUNT = 8
+MANY = 200
 
 
 @pytest.fixture
-def snapshot(local_guest, tmp_path):  # noqa: F811
+def snapshot(local_guest, tmp_path, request):  # noqa: F811
     made = Machines(tmp_path)
-    machine = made.booted(TICKS)
+    machine = made.booted(getattr(request, "param", TICKS))
     machine.wait_ticks()
     machine.snapshot(tmp_path / "snap")
     made.stop()
@@ -37,6 +41,23 @@ def clones(snapshot, tmp_path):
         if process.poll() is None:
             process.kill()
         process.wait()
+
+
+def status(sock):
+    connection = Connection(sock)
+    connection.request("GET", "/")
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    return answer
+
+
+def children(pid):
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def own_kib(pid):
+    """Its own memory and its part of what it shares: translated code is mapped twice, and no page of it counts as private."""
+    return next(int(line.split()[1]) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line.startswith("Pss:"))
 
 
 def ticks(path):
@@ -61,6 +82,32 @@ def test_each_clone_goes_on_by_itself_and_answers(clones, tmp_path):
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 0, process.stderr.read()
     assert not [f for f in os.listdir(tmp_path) if f.endswith(".sock")]
+
+
+# A while between two signs of life, and no program for it: 200 of them are to want no more of a small machine than to start.
+SLOW_TICKS = "mkfifo /tmp/never; exec 3<>/tmp/never\n" + TICKS.replace("sleep 0.03", "read -t 3 _ <&3")
+
+
+@pytest.mark.parametrize("snapshot", [SLOW_TICKS], indirect=True)
+def test_two_hundred_are_alive_at_once_and_each_answers(clones, tmp_path):
+    process = clones("--count", MANY, "--api-sock", tmp_path / "api%d.sock", "--serial", f"file:{tmp_path}/console%d", "--id", "clone%d")
+    wait_for("ticks of every clone", lambda: all(ticks(tmp_path / f"console{i}") for i in range(MANY)))
+    assert len(children(process.pid)) == MANY
+    for i in range(MANY):
+        vm = status(tmp_path / f"api{i}.sock")
+        assert (vm["id"], vm["state"]) == (f"clone{i}", "Running")
+    seen = [len(ticks(tmp_path / f"console{i}")) for i in range(MANY)]
+    wait_for("every clone's next tick", lambda: all(len(ticks(tmp_path / f"console{i}")) > seen[i] for i in range(MANY)))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0, process.stderr.read()
+
+
+def test_a_paused_clone_has_little_memory_of_its_own(clones, tmp_path):
+    process = clones("--count", COUNT, "--api-sock", tmp_path / "api%d.sock", "--paused", "--accelerator", "tcg")
+    wait_for("the clones", lambda: all((tmp_path / f"api{i}.sock").exists() for i in range(COUNT)))
+    for i in range(COUNT):
+        wait_for("a clone that is paused", lambda: status(tmp_path / f"api{i}.sock").get("state") == "Paused")
+    assert max(own_kib(pid) for pid in children(process.pid)) < 1024
 
 
 def test_one_clone_that_ends_leaves_the_others(clones, tmp_path):
