@@ -21,7 +21,7 @@ MANY = 200
 def snapshot(local_guest, tmp_path, request):  # noqa: F811
     made = Machines(tmp_path)
     machine = made.booted(getattr(request, "param", TICKS))
-    machine.wait_ticks()
+    machine.wait_ticks(1)
     machine.snapshot(tmp_path / "snap")
     made.stop()
     return tmp_path / "snap"
