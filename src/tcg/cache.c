@@ -14,7 +14,7 @@
 #include "tcg/x86_64/xlate.h"
 
 #define POPULATE_LEAST	 (32 * KIB)
-#define POPULATE_MOST	 (512 * KIB)
+#define POPULATE_MOST	 (128 * KIB)
 #define FIRST_COPY_CHUNK (CODE_CHUNKS - CODE_COPY_CHUNKS)
 
 static bool is_copy_chunk(u32 n)
