@@ -131,7 +131,9 @@ static void show_features(struct build *b)
 
 		if (s->amd && !b->amd)
 			continue;
-		host_leaf(b, s->leaf, subleaf, host);
+		memset(host, 0, sizeof(host));
+		if (s->mask[EAX] | s->mask[EBX] | s->mask[ECX] | s->mask[EDX])
+			host_leaf(b, s->leaf, subleaf, host);
 		c = entry(b, s->leaf, subleaf, has_subleaf);
 		for (u32 r = 0; r < NR_REGS; r++)
 			*reg_of(c, r) |= (host[r] & s->mask[r]) | s->force[r];
