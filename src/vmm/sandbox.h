@@ -61,8 +61,8 @@ struct sandbox {
  * thread */
 int sandbox_init(struct sandbox *sb, struct log *log, bool seccomp, bool api, struct err *e) MUST_CHECK;
 void sandbox_fini(struct sandbox *sb); /* accepts zeroed */
-/* Makes the filter of a kind that not every VM has (DISK, TIMER, PAGER), unless it is there, before the first thread of it starts.
- * ctx: main, while sandbox_is_open */
+/* Makes the filter of a kind that not every VM has (DISK, TIMER, PAGER), unless it is there, before the first thread of it starts: each
+ * takes half a million instructions. ctx: main, while sandbox_is_open */
 int sandbox_make_filter(struct sandbox *sb, enum sandbox_thread kind, struct err *e) MUST_CHECK;
 /* This path, a socket that husk made, is to be removed at the end. sb NULL: nothing to do. ctx: main, before sandbox_close_vm */
 void sandbox_will_remove(struct sandbox *sb, const char *path);

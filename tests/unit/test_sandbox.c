@@ -289,49 +289,6 @@ static void the_32_bit_entry_to_the_kernel_kills(void **state)
 	assert_int_equal(in_child(use_32_bit_entry, NULL, text, sizeof(text)), 1000 + SIGSYS);
 }
 
-#ifdef __x86_64__
-static int use_x32_entry(const void *arg)
-{
-	(void)arg;
-	confine_and_count(SANDBOX_VCPU, NULL);
-	syscall(0x40000000 | SYS_getpid);
-	return 0;
-}
-
-static void the_x32_entry_to_the_kernel_kills(void **state)
-{
-	char text[256];
-
-	(void)state;
-	assert_int_equal(in_child(use_x32_entry, NULL, text, sizeof(text)), 1000 + SIGSYS);
-}
-#endif
-
-/* More requests of ioctl than a jump of a filter reaches over. */
-static int try_many_requests(const void *arg)
-{
-	static u32 requests[101];
-	const struct sandbox_need more = {NULL, requests};
-
-	(void)arg;
-	for (u32 i = 0; i < 100; i++)
-		requests[i] = 0x5000 + 2 * i;
-	confine_and_count(SANDBOX_LOOP, &more);
-	for (u32 i = 0; i < 100; i++) {
-		if (traps(SYS_ioctl, -1, 0x5000 + 2 * i, 0) || !traps(SYS_ioctl, -1, 0x5100 + 2 * i + 1, 0))
-			return 1;
-	}
-	return traps(SYS_write, -1, 0, 0) || !traps(SYS_execve, 0, 0, 0);
-}
-
-static void many_requests_have_room(void **state)
-{
-	char text[256];
-
-	(void)state;
-	assert_int_equal(in_child(try_many_requests, NULL, text, sizeof(text)), 0);
-}
-
 static void check_names(const char *who, const char *const *names)
 {
 	for (; names && *names; names++) {
@@ -473,10 +430,6 @@ int main(void)
 		cmocka_unit_test(arguments_are_looked_at),
 		cmocka_unit_test(a_call_outside_the_list_ends_the_process_with_a_log_line_and_metrics),
 		cmocka_unit_test(the_32_bit_entry_to_the_kernel_kills),
-#ifdef __x86_64__
-		cmocka_unit_test(the_x32_entry_to_the_kernel_kills),
-#endif
-		cmocka_unit_test(many_requests_have_room),
 		cmocka_unit_test(every_name_that_a_part_declares_exists),
 		cmocka_unit_test(no_part_may_start_programs_or_debug),
 		cmocka_unit_test(no_capability_is_left_and_none_can_be_got),
