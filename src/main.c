@@ -1,4 +1,5 @@
 /* main.c: the husk program: runs the command line, prints the one error there may be. */
+#include <malloc.h>
 #include <stdio.h>
 
 #include "cli/cli.h"
@@ -16,7 +17,13 @@ static void print_error(struct err *e)
 int main(int argc, char **argv)
 {
 	struct err e = {0};
-	int code = cli_main(argc, argv, &e);
+	int code;
+
+#ifdef __GLIBC__
+	/* Fixed, that is: large tables are the kernel's zeroes, of which only what is used becomes memory. */
+	mallopt(M_MMAP_THRESHOLD, 64 * 1024);
+#endif
+	code = cli_main(argc, argv, &e);
 
 	if (*e.msg)
 		print_error(&e);

@@ -13,14 +13,16 @@
 
 #include "cli/args.h"
 #include "cli/cli.h"
+#include "vmm/accel.h"
 
 #define MAX_CLONES 10000u
 
 struct clone_args {
 	const char *dir; /* borrowed from argv */
 	u32 count;
-	bool has_serial;
-	char **rest; /* owned array of borrowed strings: flags for husk run */
+	bool has_serial, has_accel;
+	const char *accel; /* for those who say nothing: the one that is usable here; NULL: they find out */
+	char **rest;	   /* owned array of borrowed strings: flags for husk run */
 	int nr_rest;
 };
 
@@ -62,6 +64,7 @@ static int parse(struct clone_args *c, int argc, char **argv, struct err *e)
 			c->dir = argv[i];
 		} else {
 			c->has_serial |= !strncmp(argv[i], "--serial", 8);
+			c->has_accel |= !strncmp(argv[i], "--accelerator", 13);
 			c->rest[c->nr_rest++] = argv[i];
 		}
 		if (r < 0)
@@ -92,7 +95,7 @@ static char *numbered(const char *text, u32 n)
 /* The clone: what husk run does. */
 static int run_clone(const struct clone_args *c, u32 n, struct err *e)
 {
-	char **argv = xzalloc(((size_t)c->nr_rest + 6) * sizeof(*argv));
+	char **argv = xzalloc(((size_t)c->nr_rest + 8) * sizeof(*argv));
 	int argc = 0, code;
 
 	argv[argc++] = "run";
@@ -101,6 +104,10 @@ static int run_clone(const struct clone_args *c, u32 n, struct err *e)
 	if (!c->has_serial) {
 		argv[argc++] = "--serial";
 		argv[argc++] = "null";
+	}
+	if (c->accel) {
+		argv[argc++] = "--accelerator";
+		argv[argc++] = (char *)c->accel;
 	}
 	for (int i = 0; i < c->nr_rest; i++)
 		argv[argc++] = numbered(c->rest[i], n);
@@ -174,6 +181,19 @@ static int run_all(const struct clone_args *c, pid_t *pids, struct err *e)
 	return n < c->count ? EXIT_ERROR : code;
 }
 
+/* Looks once at what each of them would look at. */
+static void choose_accel(struct clone_args *c)
+{
+	for (u32 i = 0; !c->has_accel && !c->accel && accel_list[i]; i++) {
+		struct err why = {0};
+
+		if (accel_list[i]->probe(&why) == 0)
+			c->accel = accel_list[i]->name;
+		else if (accel_list[i + 1])
+			fprintf(stderr, "husk: the clones do not run under %s: %s\n", accel_list[i]->name, why.msg);
+	}
+}
+
 int cmd_clone(int argc, char **argv, struct err *e)
 {
 	struct clone_args c;
@@ -182,6 +202,7 @@ int cmd_clone(int argc, char **argv, struct err *e)
 	if (parse(&c, argc, argv, e) == 0) {
 		auto_free pid_t *pids = xzalloc(c.count * sizeof(*pids));
 
+		choose_accel(&c);
 		code = run_all(&c, pids, e);
 	}
 	free(c.rest);

@@ -52,6 +52,8 @@ static void print_bash(FILE *out)
 	print_ctl_cases(out);
 	fputs("\t\tesac ;;\n\t*:run | *:config) words=\"", out);
 	print_flags(out);
+	fputs("\" ;;\n\t*:clone) words=\"--count ", out);
+	print_flags(out);
 	fputs("\" ;;\n\t2:help) words=\"firecracker ", out);
 	print_words(out, false);
 	fputs("\" ;;\n\t2:api) words=\"schema routes\" ;;\n\t2:completion) words=\"bash zsh fish\" ;;\n\t2:snapshot) words=\"info merge\" "
@@ -72,6 +74,8 @@ static void print_zsh(FILE *out)
 	fputs("\" ;;\n\t4:ctl) all=\"", out);
 	print_words(out, true);
 	fputs("\" ;;\n\t*:run | *:config) all=\"", out);
+	print_flags(out);
+	fputs("\" ;;\n\t*:clone) all=\"--count ", out);
 	print_flags(out);
 	fputs("\" ;;\n\tesac\n\t[[ -n $all ]] && compadd -- ${=all}\n\t_files\n}\ncompdef _husk husk\n", out);
 }

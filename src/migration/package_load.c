@@ -64,7 +64,7 @@ static int decode_one(struct load *l, u32 i, struct err *e)
 	if (!in)
 		return err_set(e, -EINVAL, "section %s: it is missing", label);
 	l->data[i] = xzalloc(s->table->size);
-	if (state_decode(s->table, in->version, in->payload, in->len, l->data[i], e) < 0)
+	if (state_decode_zeroed(s->table, in->version, in->payload, in->len, l->data[i], e) < 0)
 		return err_prefix(e, "section %s", label);
 	return 0;
 }

@@ -202,7 +202,7 @@ static int read_info(struct package *p, struct err *e)
 	if (strcmp(s->name, package_vm_table.name) || *s->instance)
 		return err_set(e, -EINVAL, "section %s: \"vm\" has to be the first", s->name);
 	p->info = xzalloc(sizeof(*p->info));
-	if (state_decode(&package_vm_table, s->version, s->payload, s->len, p->info, e) < 0)
+	if (state_decode_zeroed(&package_vm_table, s->version, s->payload, s->len, p->info, e) < 0)
 		return err_prefix(e, "section %s", s->name);
 	return 0;
 }

@@ -13,6 +13,8 @@
 #include "tcg/unit.h"
 #include "tcg/x86_64/xlate.h"
 
+#define POPULATE_LEAST	 (32 * KIB)
+#define POPULATE_MOST	 (128 * KIB)
 #define FIRST_COPY_CHUNK (CODE_CHUNKS - CODE_COPY_CHUNKS)
 
 static bool is_copy_chunk(u32 n)
@@ -32,7 +34,8 @@ static void chunk_begin(struct tcg_code *k, u32 n)
 	struct code_chunk *ch = &k->chunks[n];
 
 	k->cur[is_copy_chunk(n)] = n;
-	*ch = (struct code_chunk){.first_unit = n * k->max_units,
+	*ch = (struct code_chunk){.ready = ch->ready, /* emptied memory stays */
+				  .first_unit = n * k->max_units,
 				  .first_exit = n * k->max_exits,
 				  .first_insn = n * k->max_insns,
 				  .first_reloc = n * k->max_relocs,
@@ -51,24 +54,28 @@ static void populate(void *p, u64 first, u64 n, u64 size)
 	raw_syscall4(SYS_madvise, (long)from, (long)(ALIGN_UP(to, MEM_PAGE_SIZE) - from), MADV_POPULATE_WRITE, 0);
 }
 
-/* Touches all of the chunk at once: page by page, as it fills, a fault each would cost a tenth of the translation. Where the host has no
- * MADV_POPULATE_WRITE (Linux 5.14), that is so. */
-static void chunk_populate(struct tcg_code *k, u32 n)
+/* Page by page, as it fills, a fault each would cost a tenth of the translation; all at once is too much for a guest that does little.
+ * Where the host has no MADV_POPULATE_WRITE (Linux 5.14), it is page by page. */
+void cache_populate(struct tcg_code *k, bool copies)
 {
-	const struct code_chunk *ch = &k->chunks[n];
+	u32 n = k->cur[copies], size = k->chunk_size;
+	struct code_chunk *ch = &k->chunks[n];
+	u64 from = ch->ready, to = MIN(from + MIN(MAX(from, POPULATE_LEAST), POPULATE_MOST), size);
 
-	populate(k->rw, n * k->chunk_size, k->chunk_size, 1);
-	populate(k->units, ch->first_unit, k->max_units, sizeof(*k->units));
-	populate(k->exits, ch->first_exit, k->max_exits, sizeof(*k->exits));
-	populate(k->insns, ch->first_insn, k->max_insns, sizeof(*k->insns));
-	populate(k->relocs, ch->first_reloc, k->max_relocs, sizeof(*k->relocs));
+	if (likely(ch->used - n * size < from) || from == size)
+		return;
+	ch->ready = (u32)to;
+	populate(k->rw, n * size + from, to - from, 1);
+	populate(k->units, ch->first_unit + k->max_units * from / size, k->max_units * (to - from) / size, sizeof(*k->units));
+	populate(k->exits, ch->first_exit + k->max_exits * from / size, k->max_exits * (to - from) / size, sizeof(*k->exits));
+	populate(k->insns, ch->first_insn + k->max_insns * from / size, k->max_insns * (to - from) / size, sizeof(*k->insns));
+	populate(k->relocs, ch->first_reloc + k->max_relocs * from / size, k->max_relocs * (to - from) / size, sizeof(*k->relocs));
 }
 
 void cache_reset(struct tcg_code *k)
 {
 	for (u32 n = CODE_CHUNKS; n-- > 0;)
 		chunk_begin(k, n);
-	chunk_populate(k, 0);
 }
 
 bool cache_has_room(const struct tcg_code *k, bool copies)
@@ -96,7 +103,6 @@ void cache_make_room(struct tcg_cpu *c, bool copies)
 				unit_kill(k, u);
 		}
 		chunk_begin(k, next);
-		chunk_populate(k, next);
 		for (u32 i = 0; i < t->nr_cpus; i++)
 			exec_forget_jumps(t->cpus[i], !copies); /* only user code is copied */
 		__atomic_store_n(&k->generation, k->generation + 1, __ATOMIC_RELAXED);

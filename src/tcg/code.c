@@ -119,8 +119,6 @@ int code_new(struct tcg_vm *t, u64 size, struct err *e)
 		code_free(t);
 		return ret;
 	}
-	for (u32 i = 0; i < 1u << UNIT_HASH_BITS; i++)
-		k->hash[i] = UNIT_NONE;
 	cache_reset(k);
 	ret = tools_new(t, e);
 	if (ret)

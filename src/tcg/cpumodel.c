@@ -74,6 +74,7 @@ struct build {
 	struct x86_cpuid_table *out;
 	cpumodel_cpuid_fn *host;
 	bool amd;
+	u32 max, max_ext, max7; /* last leaves, last subleaf of 7. Asked for once: CPUID is dear where husk itself is in a VM */
 	u64 xcr0;
 };
 
@@ -114,17 +115,9 @@ static void put(struct build *b, u32 leaf, u32 subleaf, bool has_subleaf, const 
 /* The host's leaf, zeros where it has none: the last basic leaf would answer for those beyond it (SDM 2A). */
 static void host_leaf(struct build *b, u32 leaf, u32 subleaf, u32 r[NR_REGS])
 {
-	u32 max[NR_REGS];
-
-	b->host(leaf & 0x80000000, 0, max);
 	memset(r, 0, NR_REGS * sizeof(r[0]));
-	if (leaf > max[EAX])
+	if (leaf > (leaf & 0x80000000 ? b->max_ext : b->max) || (leaf == 7 && subleaf > b->max7))
 		return;
-	if (leaf == 7 && subleaf) {
-		b->host(7, 0, max);
-		if (subleaf > max[EAX])
-			return;
-	}
 	b->host(leaf, subleaf, r);
 }
 
@@ -138,7 +131,9 @@ static void show_features(struct build *b)
 
 		if (s->amd && !b->amd)
 			continue;
-		host_leaf(b, s->leaf, subleaf, host);
+		memset(host, 0, sizeof(host));
+		if (s->mask[EAX] | s->mask[EBX] | s->mask[ECX] | s->mask[EDX])
+			host_leaf(b, s->leaf, subleaf, host);
 		c = entry(b, s->leaf, subleaf, has_subleaf);
 		for (u32 r = 0; r < NR_REGS; r++)
 			*reg_of(c, r) |= (host[r] & s->mask[r]) | s->force[r];
@@ -235,7 +230,13 @@ void cpumodel_build(struct x86_cpuid_table *out, cpumodel_cpuid_fn *host)
 
 	out->nr = 0;
 	host(0, 0, r);
+	b.max = r[EAX];
 	b.amd = r[EBX] == 0x68747541 || r[EBX] == 0x6f677948; /* Auth(enticAMD), Hygo(nGenuine) */
+	host(0x80000000, 0, r);
+	b.max_ext = r[EAX];
+	if (b.max >= 7)
+		host(7, 0, r);
+	b.max7 = b.max >= 7 ? r[EAX] : 0;
 	show_limits(&b);
 	show_features(&b);
 	show_caches(&b);

@@ -48,12 +48,14 @@ static void wipe_jumps(struct tcg_jump *j, u32 n)
 
 void exec_forget_jumps(struct tcg_cpu *c, bool kernel)
 {
-	if (kernel) {
+	if (kernel && c->mmu.k.code_large) {
 		wipe_jumps(c->k_jump, TCG_K_JUMP_SIZE);
 		wipe_jumps(c->ac_jump, ARRAY_SIZE(c->ac_jump));
 	}
-	for (u32 i = 0; i < TCG_NR_CTX; i++)
-		wipe_jumps(tcg_ctx_at(c, i)->jump, TCG_JUMP_SIZE);
+	for (u32 i = 0; i < TCG_NR_CTX; i++) { /* one that is not valid is wiped when it is entered */
+		if (c->mmu.use[i].valid && tcg_ctx_at(c, i)->seen.code_large)
+			wipe_jumps(tcg_ctx_at(c, i)->jump, TCG_JUMP_SIZE);
+	}
 }
 
 /* Armed instruction or data breakpoints of DR7: L0..G3. */

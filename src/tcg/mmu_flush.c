@@ -32,20 +32,15 @@ static void table_wipe(struct tcg_tlb *table, u32 size, u64 *touched)
 	table[0] = (struct tcg_tlb){.neg = TCG_TLB_NEVER};
 }
 
-static void jump_wipe(struct tcg_jump *table, u32 size)
-{
-	words_zero(table, size * sizeof(*table) / 8);
-	table[0].neg = 1;
-}
-
 static void code_wipe(struct tcg_seen *s, struct tcg_itlb *itlb, struct tcg_jump *jump, u32 jumps)
 {
-	if (!s->code_large)
-		return;
-	words_zero(s->code, ARRAY_SIZE(s->code));
-	s->code_large = 0;
-	words_zero(itlb, TCG_ITLB_SIZE * sizeof(*itlb) / 8);
-	jump_wipe(jump, jumps);
+	if (s->code_large) {
+		words_zero(s->code, ARRAY_SIZE(s->code));
+		s->code_large = 0;
+		words_zero(itlb, TCG_ITLB_SIZE * sizeof(*itlb) / 8);
+		words_zero(jump, jumps * sizeof(*jump) / 8);
+	}
+	jump[0].neg = 1; /* also in memory that was never used */
 }
 
 void mmu_adopt_epoch(struct tcg_cpu *c)
@@ -61,9 +56,10 @@ void mmu_adopt_epoch(struct tcg_cpu *c)
 static void k_code_wipe(struct tcg_cpu *c)
 {
 	if (c->mmu.k.code_large) {
-		jump_wipe(c->ac_jump, ARRAY_SIZE(c->ac_jump));
+		words_zero(c->ac_jump, sizeof(c->ac_jump) / 8);
 		c->k_epoch = __atomic_add_fetch(&c->t->code_epoch, 1, __ATOMIC_SEQ_CST);
 	}
+	c->ac_jump[0].neg = 1;
 	code_wipe(&c->mmu.k, c->k_itlb, c->k_jump, TCG_K_JUMP_SIZE);
 	c->mmu.nonglobal_code = false;
 }
@@ -87,7 +83,7 @@ static void others_drop(struct tcg_cpu *c)
 {
 	for (u32 i = 0; i < TCG_NR_CTX; i++) {
 		if (i != c->ctx)
-			tcg_ctx_at(c, i)->valid = false;
+			c->mmu.use[i].valid = false;
 	}
 }
 
@@ -187,7 +183,7 @@ static u32 ctx_find(const struct tcg_cpu *c, u16 pcid)
 {
 	u32 i = 0;
 
-	while (i < TCG_NR_CTX && (!tcg_ctx_at(c, i)->valid || tcg_ctx_at(c, i)->pcid != pcid))
+	while (i < TCG_NR_CTX && (!c->mmu.use[i].valid || c->mmu.use[i].pcid != pcid))
 		i++;
 	return i;
 }
@@ -198,11 +194,9 @@ static u32 ctx_victim(const struct tcg_cpu *c)
 	u32 best = 0;
 
 	for (u32 i = 0; i < TCG_NR_CTX; i++) {
-		const struct tcg_ctx *ctx = tcg_ctx_at(c, i);
-
-		if (!ctx->valid)
+		if (!c->mmu.use[i].valid)
 			return i;
-		if (ctx->used < tcg_ctx_at(c, best)->used)
+		if (c->mmu.use[i].used < c->mmu.use[best].used)
 			best = i;
 	}
 	return best;
@@ -215,11 +209,7 @@ static u16 current_pcid(const struct tcg_cpu *c)
 
 static void ctx_enter(struct tcg_cpu *c, u32 i, u16 pcid)
 {
-	struct tcg_ctx *ctx = tcg_ctx_at(c, i);
-
-	ctx->valid = true;
-	ctx->pcid = pcid;
-	ctx->used = ++c->ctx_stamp;
+	c->mmu.use[i] = (struct tcg_ctx_use){.used = ++c->ctx_stamp, .pcid = pcid, .valid = true};
 	c->ctx = i;
 }
 
@@ -284,7 +274,7 @@ void mmu_invlpg(struct tcg_cpu *c, u64 va)
 	for (u32 i = 0; i < TCG_NR_CTX; i++) {
 		struct tcg_ctx *ctx = tcg_ctx_at(c, i);
 
-		if (i == c->ctx || !ctx->valid)
+		if (i == c->ctx || !c->mmu.use[i].valid)
 			continue;
 		if (ctx->has_global[upper])
 			ctx_drop(c, i, va);
@@ -316,7 +306,7 @@ void mmu_invpcid(struct tcg_cpu *c, u64 type, u16 pcid, u64 va)
 		k_nonglobal_drop(c);
 		ctx_wipe(c, i);
 	} else {
-		tcg_ctx_at(c, i)->valid = false;
+		c->mmu.use[i].valid = false;
 	}
 }
 
@@ -326,7 +316,7 @@ void mmu_flush_writable(struct tcg_cpu *c)
 	for (u32 i = 0; i < TCG_NR_CTX; i++) {
 		struct tcg_ctx *ctx = tcg_ctx_at(c, i);
 
-		if (!ctx->valid)
+		if (!c->mmu.use[i].valid)
 			continue;
 		table_wipe(ctx->user_w, TCG_TLB_SIZE, &ctx->touched_user[1]);
 		table_wipe(ctx->ac_w, TCG_AC_SIZE, &ctx->touched_ac[1]);
@@ -349,16 +339,11 @@ void mmu_reset(struct tcg_cpu *c)
 {
 	c->mmu.mem = &c->t->vm->mem;
 	read_cpuid(c);
-	c->mmu.touched_k[0] = c->mmu.touched_k[1] = UINT64_MAX;
-	c->mmu.k.code_large = UINT64_MAX;
 	k_wipe(c);
-	for (u32 i = 0; i < TCG_NR_CTX; i++) {
-		struct tcg_ctx *ctx = tcg_ctx_at(c, i);
-
-		ctx->touched_user[0] = ctx->touched_user[1] = ctx->touched_ac[0] = ctx->touched_ac[1] = UINT64_MAX;
-		ctx->seen.code_large = UINT64_MAX;
-		ctx_wipe(c, i);
-		ctx->valid = false;
-	}
+	c->k_epoch = __atomic_add_fetch(&c->t->code_epoch, 1, __ATOMIC_SEQ_CST);
+	/* The others are wiped when they are entered: most never are, and their memory stays untouched. */
+	for (u32 i = 0; i < TCG_NR_CTX; i++)
+		c->mmu.use[i].valid = false;
+	ctx_wipe(c, 0);
 	ctx_enter(c, 0, current_pcid(c));
 }

@@ -84,9 +84,6 @@ struct tcg_ctx {
 	struct tcg_tlb ac_r[TCG_AC_SIZE], ac_w[TCG_AC_SIZE];
 	struct tcg_jump jump[TCG_JUMP_SIZE]; /* of user code */
 	struct tcg_itlb itlb[TCG_ITLB_SIZE]; /* of user code */
-	u16 pcid;			     /* whose it is, while valid */
-	bool valid;
-	u64 used; /* LRU stamp */
 	/* mmu.c's */
 	bool has_global[2];		    /* holds global pages of the lower, upper half */
 	u64 touched_user[2], touched_ac[2]; /* R, W: sixty-fourths of the tables that are not empty */
@@ -99,6 +96,11 @@ struct tcg_ctx {
 struct tcg_mmu {
 	const struct mem *mem;
 	u64 gen[TCG_NR_CTX]; /* of the contexts' page-walk caches; never 0 once reset */
+	struct tcg_ctx_use { /* not in the context itself: who looks for one would touch them all */
+		u64 used;    /* LRU stamp */
+		u16 pcid;    /* whose it is, while valid */
+		bool valid;
+	} use[TCG_NR_CTX];
 	u64 rsvd;	     /* address bits above MAXPHYADDR */
 	bool pages_1g;	     /* CPUID shows them */
 	bool nonglobal_code; /* k_itlb holds pages that are not global */

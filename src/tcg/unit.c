@@ -95,13 +95,15 @@ static void claim_page(struct tcg_cpu *c, u64 n)
 u32 unit_page_id(struct tcg_vm *t, u64 va, u64 gpa)
 {
 	struct tcg_code *k = t->code;
-	u64 key = ((va >> MEM_PAGE_SHIFT) ^ (gpa >> MEM_PAGE_SHIFT) * 0x9e3779b97f4a7c15ull) * 0xff51afd7ed558ccdull;
+	/* By their distance, then in their order: the neighbours of a mapping lie beside each other, and few pages of the table are
+	 * touched. */
+	u64 key = (((va - gpa) >> MEM_PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> 48) + (va >> MEM_PAGE_SHIFT);
 	struct page_id *slot;
 	u32 id;
 
 	if (!k)
 		return 1;
-	slot = &k->ids[key >> 48 & (UNIT_ID_CACHE - 1)];
+	slot = &k->ids[key & (UNIT_ID_CACHE - 1)];
 	va &= ~(MEM_PAGE_SIZE - 1);
 	gpa &= ~(MEM_PAGE_SIZE - 1);
 	code_lock(k);
@@ -120,9 +122,9 @@ u32 unit_page_id(struct tcg_vm *t, u64 va, u64 gpa)
 
 static u32 hash_of(u64 gpa, u16 mode)
 {
-	u64 h = (gpa ^ (u64)mode << 57) * 0x9e3779b97f4a7c15ull;
+	u32 in_page = (u32)(gpa ^ gpa >> 6) & 63;
 
-	return (u32)(h >> (64 - UNIT_HASH_BITS));
+	return ((u32)(gpa >> MEM_PAGE_SHIFT) << 6 ^ in_page ^ mode * 0x9e40u) & (BIT(UNIT_HASH_BITS) - 1);
 }
 
 /* What find has met of units for the same code at other addresses. */
@@ -133,7 +135,7 @@ struct others {
 
 static u32 find(const struct tcg_code *k, u64 va, u64 gpa, u16 mode, struct others *o)
 {
-	u32 u = k->hash[hash_of(gpa, mode)];
+	u32 u = k->hash[hash_of(gpa, mode)] - 1;
 
 	*o = (struct others){UNIT_NONE, UNIT_NONE, 0};
 	for (; u != UNIT_NONE; u = k->units[u].hash_next) {
@@ -187,8 +189,8 @@ static void insert(struct tcg_code *k, u32 u)
 	struct unit *n = &k->units[u];
 	u32 *slot = &k->hash[hash_of(n->gpa, n->mode)];
 
-	n->hash_next = *slot;
-	*slot = u;
+	n->hash_next = *slot - 1;
+	*slot = u + 1;
 	page_add(k, u, n->gpa);
 	if (n->gpa2 != UNIT_NO_PAGE)
 		page_add(k, u, n->gpa2);
@@ -219,6 +221,7 @@ static u32 translate(struct tcg_cpu *c, u64 va, u64 gpa, u16 mode, u32 other)
 	bool copied = can_copy(k, other);
 	u32 u = UNIT_NONE, first = k->pages[page_number(c->t, gpa)].first;
 
+	cache_populate(k, copied);
 	if (first) /* insert() will write to it */
 		__builtin_prefetch(&k->units[first - 1].page, 1);
 	if (k->page2.wanted || !(copied ? cache_copy_unit(k, other, va, &u) : xlate_unit(c, k, va, gpa, mode, &u)))
@@ -390,13 +393,15 @@ void unit_link(struct tcg_code *k, u32 x, u32 u, u32 id)
 
 static void hash_remove(struct tcg_code *k, u32 u)
 {
-	u32 *at = &k->hash[hash_of(k->units[u].gpa, k->units[u].mode)];
+	u32 *head = &k->hash[hash_of(k->units[u].gpa, k->units[u].mode)], at = *head - 1;
 
-	while (*at != u) {
-		ASSERT(*at != UNIT_NONE);
-		at = &k->units[*at].hash_next;
+	if (at == u) {
+		*head = k->units[u].hash_next + 1;
+		return;
 	}
-	*at = k->units[u].hash_next;
+	for (; k->units[at].hash_next != u; at = k->units[at].hash_next)
+		ASSERT(k->units[at].hash_next != UNIT_NONE);
+	k->units[at].hash_next = k->units[u].hash_next;
 }
 
 /* A vCPU that is in the unit may run to its next exit. */

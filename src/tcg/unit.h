@@ -90,6 +90,7 @@ struct page_id {
 /* A sixteenth of the code buffer and of the arrays: from first up to nr, the next free one. */
 struct code_chunk {
 	u32 start, used;
+	u32 ready; /* so many bytes of code, and as much of the arrays, have memory: cache_populate */
 	u32 first_unit, nr_units, first_exit, nr_exits, first_insn, nr_insns, first_reloc, nr_relocs;
 };
 
@@ -110,7 +111,7 @@ struct tcg_code {
 	struct unit_exit *exits;
 	struct unit_insn *insns;
 	struct unit_reloc *relocs;
-	u32 *hash;
+	u32 *hash;		 /* unit + 1, or 0 */
 	u64 *code_map;		 /* bit per guest page (by mem_region.first_page): has code. atomic */
 	u64 *write_map;		 /* bit per guest page: some vCPU may have a writable TLB entry. atomic */
 	struct unit_page *pages; /* by guest page */
@@ -157,6 +158,8 @@ void unit_kill(struct tcg_code *k, u32 u);
 void cache_reset(struct tcg_code *k);
 /* Whether the largest unit still fits. */
 bool cache_has_room(const struct tcg_code *k, bool copies);
+/* Memory for what the next unit fills, in pieces. With the lock. */
+void cache_populate(struct tcg_code *k, bool copies);
 /* Evicts the oldest chunk. Stops all vCPUs: not with the lock held. */
 void cache_make_room(struct tcg_cpu *c, bool copies);
 /* A copy of unit `donor`, which is not fixed, for another address of the same code. With the lock, and room. */

@@ -268,11 +268,16 @@ static int read_table(const struct state_table *t, u16 version, struct reader *r
 
 int state_decode(const struct state_table *t, u16 version, const u8 *bytes, size_t len, void *data, struct err *e)
 {
+	memset(data, 0, t->size);
+	return state_decode_zeroed(t, version, bytes, len, data, e);
+}
+
+int state_decode_zeroed(const struct state_table *t, u16 version, const u8 *bytes, size_t len, void *data, struct err *e)
+{
 	struct place p = {.e = e};
 	struct reader r = {bytes, len};
 	int ret = check_version(t, version, &p);
 
-	memset(data, 0, t->size);
 	return ret == 0 ? read_table(t, version, &r, data, &p) : ret;
 }
 

@@ -89,6 +89,8 @@ u64 state_size_max(const struct state_table *t);
  * table: no length in the bytes is trusted, nothing is allocated. ctx: any
  */
 int state_decode(const struct state_table *t, u16 version, const u8 *bytes, size_t len, void *data, struct err *e) MUST_CHECK;
+/* The same, into data that is zeroes already: what the state leaves out of a large struct stays untouched memory. */
+int state_decode_zeroed(const struct state_table *t, u16 version, const u8 *bytes, size_t len, void *data, struct err *e) MUST_CHECK;
 /* The struct as JSON, for `husk inspect`: {"field": value, ...}; numbers, or "0x..." for hex ones; bytes as hex text. The caller's. */
 struct json_object *state_json(const struct state_table *t, const void *data);
 /* The table itself: name, versions, fields; for tests/golden/schema.json. The caller's. */

@@ -29,8 +29,11 @@ static void find_layout(struct fpu *f, const struct tcg_cpu *c)
 	if (!tcg_has(c, FEAT_AVX))
 		f->mask &= ~(XS_AVX | XS_AVX512);
 	for (u32 i = 2; i < XS_NR; i++) {
+		f->offset[i] = XS_EXTENDED;
+		if (!(f->mask >> i & 1))
+			continue;
 		__cpuid_count(0xd, i, a, b, cx, d);
-		f->offset[i] = f->mask >> i & 1 ? b : XS_EXTENDED;
+		f->offset[i] = b;
 		f->align64 |= (u64)(cx >> 1 & 1) << i;
 	}
 	__cpuid_count(0xd, 1, a, b, cx, d);
