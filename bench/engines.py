@@ -3,9 +3,11 @@
 The peer is the QEMU of bookworm-backports that tools/mkguest unpacks into build/guest/emulator, at its best: multi-threaded TCG, microvm.
 """
 import ctypes
+import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -61,6 +63,33 @@ def husk(binary, kernel, initrd, cmdline, memory=1024, cpus=1, drive=None):
 
 def _die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+class Qmp:
+    def __init__(self, path, timeout=20):
+        self.sock = socket.socket(socket.AF_UNIX)
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                self.sock.connect(path)
+                break
+            except OSError:
+                if time.monotonic() > end:
+                    raise EngineError("QEMU's monitor does not answer")
+                time.sleep(0.01)
+        self.file = self.sock.makefile("rw")
+        self.file.readline()
+        self.ask("qmp_capabilities")
+
+    def ask(self, what, **arguments):
+        self.file.write(json.dumps({"execute": what, "arguments": arguments}) + "\n")
+        self.file.flush()
+        while True:
+            answer = json.loads(self.file.readline())
+            if "error" in answer:
+                raise EngineError(f"QEMU: {what}: {answer['error']['desc']}")
+            if "return" in answer:
+                return answer["return"]
 
 
 def run(name, cmd, end, timeout, heard=None):

@@ -8,6 +8,8 @@
   tools/test --long tcg the software accelerator under Debian's programs (tests/system/long): hours; -k WORD takes some of them
   tools/test --long vsock 1 GiB each way over vsock, a thousand connections: minutes
   tools/test --long vhost_user fio's verify on a drive of qemu-storage-daemon, undisturbed and killed: minutes
+  tools/test --long snapshot  a hundred stops of a busy guest, under both accelerators and across them; crashes: an hour
+  tools/test --long migrate   fifty moves in each mode between two namespaces, 1 GiB, 50 MiB/s written; under nested KVM: an hour
   tools/test --long fuzz every fuzz target for a CPU hour (HUSK_FUZZ_SECONDS); goes on where it was stopped (fuzz/run.py); -k WORD: some
   tools/test --long load 64 clients of the API with 1,000 requests each: half a minute
 
@@ -127,7 +129,7 @@ def run(tally, opts):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="tools/test")
     parser.add_argument("--quick", action="store_true", help="leave out what needs the nested host")
-    parser.add_argument("--long", choices=["tcg", "vsock", "vhost_user", "load", "fuzz"], help="tests that take hours, and nothing else")
+    parser.add_argument("--long", choices=["tcg", "vsock", "vhost_user", "load", "snapshot", "migrate", "fuzz"], help="tests that take hours, and nothing else")
     parser.add_argument("-k", metavar="WORD", help="only system tests whose name holds WORD")
     tally = Tally()
     run(tally, parser.parse_args())

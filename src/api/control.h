@@ -31,7 +31,11 @@ struct api_call {
 };
 
 struct mmds;
-struct snapshot; /* migration/snapshot.h */
+struct dest;	     /* migration/dest.h */
+struct dest_params;  /* the same */
+struct snapshot;     /* migration/snapshot.h */
+struct source;	     /* migration/source.h */
+struct tls_identity; /* migration/tls.h */
 
 struct control {
 	struct log *log;      /* borrowed */
@@ -40,6 +44,7 @@ struct control {
 	struct json_object *doc;      /* owned. ctx: main */
 	struct mmds *mmds;	      /* borrowed */
 	struct sandbox *sandbox;      /* borrowed; NULL: none. Set between control_init and server_start */
+	struct tls_identity *tls;     /* the same; of migrations */
 	struct vm *vm;		      /* borrowed, while it is built or runs. ctx: main */
 	struct loop loop;	      /* before the start */
 	struct api_call *starting;    /* InstanceStart that waits for its answer. ctx: main */
@@ -47,6 +52,14 @@ struct control {
 	struct snapshot *snapshot;    /* owned; what the VM is restored from; NULL: it boots. ctx: main */
 	struct json_object *unloaded; /* owned; doc as it was before a load that may fail */
 	u64 load_ns;		      /* when that began */
+
+	pthread_mutex_t migration_lock; /* guards the two pointers; held by the API's thread while it uses them */
+	struct source *source;		/* owned, while the VM runs */
+	struct dest *dest;		/* owned; where the VM is to come from; NULL: from nowhere */
+	pthread_t waiter;		/* waits for a source; joined by offered, or control_fini */
+	bool waiting;			/* there is a waiter. ctx: main */
+	struct loop_work offered;	/* the waiter's last: one has come, or not */
+	struct err not_offered;		/* why not; code 0: it has */
 
 	pthread_mutex_t lock; /* guards what follows */
 	pthread_cond_t cond;
@@ -66,8 +79,15 @@ int control_config(struct control *c, struct config *out, struct err *e) MUST_CH
 /* Has the VM started from a snapshot (taken); call waits for it, and the snapshot's configuration takes the place of what was there. ctx:
  * main */
 void control_restore(struct control *c, struct snapshot *s, struct api_call *call);
-/* The VM is built and about to run: its loop serves the requests from now on. ctx: main */
-void control_attach(struct control *c, struct vm *vm);
+/* Waits for a VM from another husk; the process's own configuration stays. -EBUSY: something is configured already. ctx: main */
+int control_receive(struct control *c, const struct dest_params *p, struct err *e) MUST_CHECK;
+/* The same, of one that listens already (taken). */
+int control_take_dest(struct control *c, struct dest *d, struct err *e) MUST_CHECK;
+/* What the VM gets its state from, when it does not boot. Borrowed, or NULL. ctx: main */
+const struct vm_restore *control_restores(struct control *c);
+/* The VM is built and about to run: its loop serves the requests from now on, and it may leave. control_detach in any
+ * case. ctx: main */
+int control_attach(struct control *c, struct vm *vm, struct err *e) MUST_CHECK;
 /* It no longer runs. ctx: main */
 void control_detach(struct control *c);
 /* The start failed: says so to whoever asked for it. ctx: main */

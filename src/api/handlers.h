@@ -33,5 +33,10 @@ int handle_unplug(struct api_call *call, struct err *e);
 /* snapshots.c. A load starts the VM, as InstanceStart does. */
 int handle_create_snapshot(struct api_call *call, struct err *e);
 int handle_load_snapshot(struct api_call *call, struct err *e);
+/* migration.c. quick: ctx: API thread; answers what must not wait for the main thread, which may be waiting for memory. */
+int handle_migration_quick(struct api_call *call, struct err *e);
+int handle_migration(struct api_call *call, struct err *e);
+/* Nothing about the VM may be changed now. ctx: main */
+bool migration_is_under_way(struct control *c);
 
 #endif

@@ -17,6 +17,9 @@ static const char *const states[] = {"Paused", "Resumed", NULL};
 static const char *const snapshot_types[] = {"Full", "Diff", NULL};
 static const char *const backend_types[] = {"File", "Uffd", NULL};
 static const char *const working_set_modes[] = {"Record", "Prefetch", NULL};
+static const char *const migrate_actions[] = {"Start", "Receive", "Cancel", "Recover", "TakeBack", "Break", NULL};
+static const char *const migrate_modes[] = {"Precopy", "Postcopy", "Hybrid", NULL};
+static const char *const migrate_stalls[] = {"Throttle", "Postcopy", "Cancel", "Wait", NULL};
 static const char *const huge_pages[] = {"Snapshot", "None", "Transparent", "2M", NULL};
 
 /* Handlers look at the JSON itself: there is no struct behind these. */
@@ -105,6 +108,55 @@ static const struct cfg_field load_fields[] = {
 };
 static const struct cfg_table load_body = BODY("LoadSnapshotParams", load_fields, "A snapshot to be loaded.");
 
+static const struct cfg_field migrate_fields[] = {
+	{.key = "action",
+	 .type = CFG_ENUM,
+	 .required = true,
+	 .values = migrate_actions,
+	 .help = "Start: the VM leaves; Receive: one is waited for, in place of a configuration; Cancel: it stays, or is waited for no "
+		 "more; "
+		 "Recover: the lost connection is made again; TakeBack: the destination is dead, the VM goes on here; Break: drops the "
+		 "connection."},
+	{.key = "address", .type = CFG_STR, .help = "tcp:HOST:PORT or unix:PATH, of the destination; for Recover another one than before."},
+	{.key = "mode",
+	 .type = CFG_ENUM,
+	 .values = migrate_modes,
+	 .dflt = "\"Precopy\"",
+	 .help = "Memory goes before the VM does, after it, or once before and the rest after."},
+	{.key = "on_stall",
+	 .type = CFG_ENUM,
+	 .values = migrate_stalls,
+	 .dflt = "\"Throttle\"",
+	 .help = "When the guest writes faster than memory goes: slow it down, go on as Postcopy, cancel, or wait."},
+	{.key = "max_downtime_ms",
+	 .type = CFG_INT,
+	 .min = 1,
+	 .max = 600000,
+	 .dflt = "300",
+	 .help = "Precopy halts the VM when the rest takes no longer."},
+	{.key = "max_bandwidth", .type = CFG_INT, .dflt = "0", .help = "Bytes per second; 0: no limit."},
+	{.key = "channels", .type = CFG_INT, .min = 1, .max = 8, .dflt = "1", .help = "Connections for memory."},
+	{.key = "compress", .type = CFG_BOOL, .dflt = "false", .help = "Compress memory where that makes it shorter."},
+	{.key = "verify", .type = CFG_BOOL, .dflt = "false", .help = "Compare digests of all pages at the end."},
+	{.key = "timeout_ms",
+	 .type = CFG_INT,
+	 .min = 100,
+	 .max = 3600000,
+	 .dflt = "10000",
+	 .help = "A peer that is silent for so long is lost."},
+	{.key = "package_cap",
+	 .type = CFG_INT,
+	 .min = 1,
+	 .max = UINT32_MAX,
+	 .dflt = "67108864",
+	 .help = "Bytes of device state that are sent or taken."},
+	{.key = "paused", .type = CFG_BOOL, .dflt = "false", .help = "Receive: the VM stays halted when it is there."},
+	{.key = "network_overrides", .type = CFG_LIST, .sub = &net_body, .help = "Receive: other tap interfaces than the source's."},
+	{.key = "drive_overrides", .type = CFG_LIST, .sub = &drive_body, .help = "Receive: other files for drives than the source's."},
+	{.key = "vsock_override", .type = CFG_OBJ, .sub = &vsock_body, .help = "Receive: another socket for vsock than the source's."},
+};
+static const struct cfg_table migrate_body = BODY("Migration", migrate_fields, "What is to be done about a migration.");
+
 /* ---- Routes of their own ---- */
 
 static const struct route own_routes[] = {
@@ -125,6 +177,9 @@ static const struct route own_routes[] = {
 	 .help = "Saves a paused VM in two files."},
 	{API_PUT, "/snapshot/load", API_BEFORE_START, API_FIELDS, &load_body, .run = handle_load_snapshot,
 	 .help = "Makes the VM of a snapshot; nothing else may have been configured."},
+	{API_GET, "/migration", .quick = handle_migration_quick, .help = "Husk's own: how far a migration is, and how the time went."},
+	{API_PUT, "/migration", API_ANY_TIME, API_FIELDS, &migrate_body, .run = handle_migration, .quick = handle_migration_quick,
+	 .help = "Husk's own: begins a migration, or does something about it."},
 };
 
 /* ---- Sections ---- */

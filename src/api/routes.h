@@ -37,6 +37,8 @@ struct route {
 	const char *id_key;		/* field that the path's last part repeats; NULL: the path has no id */
 	/* 0, API_LATER, or -errno with the sentence for the client. ctx: main thread */
 	int (*run)(struct api_call *call, struct err *e);
+	/* May be NULL. Asked first: API_LATER: it is run's matter. ctx: API thread, whatever the main thread is doing */
+	int (*quick)(struct api_call *call, struct err *e);
 	const char *help; /* one sentence */
 };
 

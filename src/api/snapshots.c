@@ -6,6 +6,7 @@
 
 #include "api/firecracker.h"
 #include "api/handlers.h"
+#include "api/overrides.h"
 #include "migration/snapshot.h"
 
 static struct json_object *field(const struct api_call *call, const char *key)
@@ -99,8 +100,7 @@ static int read_backend(const struct api_call *call, struct snapshot_load *req, 
 	return 0;
 }
 
-/* The caller's, free it; strings are the body's. */
-static struct snapshot_override *read_overrides(struct json_object *list, const char *id_key, const char *value_key, u32 *nr)
+struct snapshot_override *overrides_read(struct json_object *list, const char *id_key, const char *value_key, u32 *nr)
 {
 	size_t n = list ? json_object_array_length(list) : 0;
 	struct snapshot_override *out = xzalloc(MAX(n, 1) * sizeof(*out));
@@ -135,9 +135,9 @@ static int open_snapshot(const struct api_call *call, struct snapshot **out, str
 		.huge_pages = huge && strcmp(huge, "Snapshot") != 0 ? huge : NULL,
 		.vsock_path = text_of(field(call, "vsock_override"), "uds_path"),
 	};
-	auto_free struct snapshot_override *nets = read_overrides(field(call, "network_overrides"), "iface_id", "host_dev_name",
+	auto_free struct snapshot_override *nets = overrides_read(field(call, "network_overrides"), "iface_id", "host_dev_name",
 								  &req.nr_nets);
-	auto_free struct snapshot_override *drives = read_overrides(field(call, "drive_overrides"), "drive_id", "path_on_host",
+	auto_free struct snapshot_override *drives = overrides_read(field(call, "drive_overrides"), "drive_id", "path_on_host",
 								    &req.nr_drives);
 	int r = read_backend(call, &req, e);
 

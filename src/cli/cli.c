@@ -15,6 +15,8 @@ const struct command commands[] = {
 	{"ctl", "SOCKET COMMAND", "a running VM: status, pause, balloon, drives, metrics, ...", cmd_ctl, help_ctl},
 	{"snapshot", "info DIR | merge BASE DIFF", "snapshots on disk: what is in one; a diff onto its base", cmd_snapshot, help_snapshot},
 	{"clone", "DIR [--count N] [flags]", "many VMs out of one snapshot", cmd_clone, help_clone},
+	{"migrate", "SOCKET ADDRESS [mode=M ...]", "move a running VM to another husk", cmd_migrate, help_migrate},
+	{"receive", "ADDRESS [flags]", "wait for a VM that another husk moves here, and run it", cmd_receive, help_receive},
 	{"inspect", "FILE [--json]", "the saved state of a VM, field by field", cmd_inspect, help_inspect},
 	{"cpu-template", "common [FILE...]", "a CPU template for guests that move between accelerators and hosts", cmd_cpu_template,
 	 help_cpu_template},
@@ -50,6 +52,7 @@ void help_run(FILE *out)
 	      out);
 	config_flags_help(out);
 	fputs("  --api-sock PATH         Serve the REST API on this unix socket (docs/api.md)\n"
+	      "  --tls DIR               ca.pem, cert.pem and key.pem for migrations over tls:HOST:PORT (docs/migration.md)\n"
 	      "  --trace PATTERNS        Print the events that match, like 'virtio_*,bus_*'; \"help\" lists them\n"
 	      "  --no-seccomp            No filters of system calls (docs/sandbox.md)\n"
 	      "  --trace-file FILE       Where they go; standard error when absent\n",
@@ -91,7 +94,7 @@ void help_firecracker(FILE *out)
 	      "--module --show-level --show-log-origin --metrics-path --metadata --mmds-size-limit --http-api-max-payload-size --version\n"
 	      "--no-seccomp --snapshot-version --describe-snapshot.\n"
 	      "Accepted, without effect: --enable-pci --start-time-us --start-time-cpu-us\n"
-	      "--parent-cpu-time-us. Refused: --seccomp-filter. Husk's own: --accelerator.\n"
+	      "--parent-cpu-time-us. Refused: --seccomp-filter. Husk's own: --accelerator --tls.\n"
 	      "The log goes to standard output until --log-path. Exit codes: 0; 1 error; 153 command line not understood.\n",
 	      out);
 }

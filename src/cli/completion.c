@@ -25,7 +25,7 @@ static void print_flags(FILE *out)
 		fprintf(out, "--%s ", flag.name);
 	for (u32 i = 0; restore_flag_names[i]; i++)
 		fprintf(out, "--%s ", restore_flag_names[i]);
-	fputs("--api-sock --trace --trace-file", out);
+	fputs("--api-sock --tls --trace --trace-file", out);
 }
 
 /* The case of a command of ctl that has words of its own. */

@@ -10,7 +10,7 @@
 #include "cli/http.h"
 #include "vmm/base/suggest.h"
 
-#define MAX_WORDS 8
+#define MAX_WORDS 12
 
 /* clang-format off */
 const struct ctl_command ctl_commands[] = {
@@ -23,6 +23,10 @@ const struct ctl_command ctl_commands[] = {
 	 "Halts it, writes its state and memory to DIR, lets it go on. --diff: what has changed since the last one; --compress; "
 	 "--keep-paused.",
 	 ctl_snapshot},
+	{"migrate", "ADDRESS [mode=M ...] | status | cancel | recover [ADDRESS] | take-back | break", "status cancel recover take-back break", 1, 9,
+	 "Moves it, while it runs, to the husk receive that listens at ADDRESS (tcp:HOST:PORT, unix:PATH). mode=precopy|postcopy|hybrid, "
+	 "on-stall=throttle|postcopy|cancel|wait, max-downtime=MS, bandwidth=SIZE, channels=N, timeout=MS, compress, verify. The others: docs/migration.md.",
+	 ctl_migrate},
 	{"stop", "", "", 0, 0, "Presses Ctrl-Alt-Del: the guest shuts down in its own time.", ctl_stop},
 	{"end", "", "", 0, 0, "Ends the VM at once, as a power cut does.", ctl_end},
 	{"balloon", "[SIZE]", "", 0, 1, "How much memory the balloon takes from the guest; with SIZE (512M), how much it shall take.",

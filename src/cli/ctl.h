@@ -50,10 +50,13 @@ int ctl_balloon(const struct ctl *c, struct err *e);
 int ctl_memory(const struct ctl *c, struct err *e);
 int ctl_drives(const struct ctl *c, struct err *e);
 int ctl_net(const struct ctl *c, struct err *e);
+int ctl_migrate(const struct ctl *c, struct err *e); /* ctl_migrate.c */
 
 /* ctl.c: requests. body: borrowed, NULL: none. */
 int ctl_ask(const struct ctl *c, const char *path, struct json_object **out, struct err *e) MUST_CHECK;
 int ctl_tell(const struct ctl *c, const char *method, const char *path, struct json_object *body, struct err *e) MUST_CHECK;
+/* "512", "64K", "2G" in units of `unit` bytes (ctl_dev.c). -EINVAL */
+int ctl_parse_size(const char *text, u64 unit, u64 *out, struct err *e) MUST_CHECK;
 /* {"<key>": "<value>"}; the caller's. */
 struct json_object *ctl_words(const char *key, const char *value);
 void ctl_print_json(struct json_object *json);

@@ -8,7 +8,7 @@
 #include "cli/ctl.h"
 
 /* "512", "64K", "2G": a number of `unit`s, or with a letter of bytes. *out is in units. */
-static int parse_size(const char *text, u64 unit, u64 *out, struct err *e)
+int ctl_parse_size(const char *text, u64 unit, u64 *out, struct err *e)
 {
 	static const char letters[] = "KMGT";
 	char *end;
@@ -71,7 +71,7 @@ int ctl_balloon(const struct ctl *c, struct err *e)
 
 	if (!c->nr)
 		return show_fields(c, "/balloon/statistics", &none) == 0 ? 0 : show_fields(c, "/balloon", e);
-	return parse_size(c->words[0], MIB, &mib, e) < 0 ? -EINVAL : tell_number(c, "/balloon", "amount_mib", mib, e);
+	return ctl_parse_size(c->words[0], MIB, &mib, e) < 0 ? -EINVAL : tell_number(c, "/balloon", "amount_mib", mib, e);
 }
 
 int ctl_memory(const struct ctl *c, struct err *e)
@@ -80,7 +80,7 @@ int ctl_memory(const struct ctl *c, struct err *e)
 
 	if (!c->nr)
 		return show_fields(c, "/hotplug/memory", e);
-	return parse_size(c->words[0], MIB, &mib, e) < 0 ? -EINVAL : tell_number(c, "/hotplug/memory", "requested_size_mib", mib, e);
+	return ctl_parse_size(c->words[0], MIB, &mib, e) < 0 ? -EINVAL : tell_number(c, "/hotplug/memory", "requested_size_mib", mib, e);
 }
 
 /* ---- limits ---- */
@@ -120,7 +120,7 @@ static int add_limit(struct json_object *body, const struct limit *limits, const
 	for (; limits->word; limits++) {
 		if (strlen(limits->word) != len || strncmp(limits->word, word, len) != 0 || !word[len])
 			continue;
-		if (strcmp(word + len + 1, "off") != 0 && parse_size(word + len + 1, 1, &n, e) < 0)
+		if (strcmp(word + len + 1, "off") != 0 && ctl_parse_size(word + len + 1, 1, &n, e) < 0)
 			return -EINVAL;
 		json_object_object_add(member(body, limits->limiter), limits->bucket, bucket(n));
 		return 0;

@@ -16,6 +16,7 @@
 #include "cli/invocation.h"
 #include "cli/session.h"
 #include "migration/package.h"
+#include "migration/tls.h"
 #include "vmm/base/json.h"
 
 enum fc_kind {
@@ -24,6 +25,7 @@ enum fc_kind {
 	FC_NO_API,
 	FC_API_SOCK,
 	FC_METADATA,
+	FC_TLS,
 	FC_MAX_PAYLOAD,
 	FC_MMDS_LIMIT,
 	FC_START,
@@ -73,6 +75,7 @@ static const struct fc_flag fc_flags[] = {
 	{"snapshot-version", false, FC_SNAPSHOT_VERSION, NULL},
 	{"start-time-cpu-us", true, FC_START_CPU, NULL},
 	{"start-time-us", true, FC_START, NULL},
+	{"tls", true, FC_TLS, NULL}, /* husk's own */
 	{"version", false, FC_VERSION, NULL},
 };
 
@@ -149,6 +152,9 @@ static int take_flag(struct fc_args *fc, const struct fc_flag *flag, const char 
 		break;
 	case FC_METADATA:
 		fc->metadata = value;
+		break;
+	case FC_TLS:
+		fc->inv.tls = value;
 		break;
 	case FC_MAX_PAYLOAD:
 		return take_bytes(flag, value, &fc->max_payload, e);
@@ -249,7 +255,7 @@ static void log_start(const struct fc_args *fc, struct log *log)
 
 static int log_end(struct log *log, const struct err *e, int r, enum vm_end end)
 {
-	bool good = r == 0 && (end == VM_END_POWEROFF || end == VM_END_REBOOT || end == VM_END_HOST);
+	bool good = r == 0 && (end == VM_END_POWEROFF || end == VM_END_REBOOT || end == VM_END_HOST || end == VM_END_MOVED);
 
 	if (r < 0)
 		log_error(log, "%s", e->msg);
@@ -284,8 +290,11 @@ static int run_session(const struct fc_args *fc, const struct config *c, struct 
 	mmds_init(&mmds, fc->mmds_limit ? fc->mmds_limit : fc->max_payload);
 	if (fc->metadata)
 		r = mmds_load(&mmds, fc->metadata, e);
+	if (r == 0 && fc->inv.tls)
+		r = tls_identity_load(&s.tls, fc->inv.tls, e);
 	if (r == 0)
 		r = session_run(&s, fc->inv.config_path ? c : NULL, end, e);
+	tls_identity_free(s.tls);
 	mmds_fini(&mmds);
 	return r;
 }

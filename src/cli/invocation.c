@@ -9,7 +9,7 @@
 #include "cli/restore.h"
 #include "vmm/base/json.h"
 
-static const char *const own_options[] = {"api-sock", "help", "no-seccomp", "trace", "trace-file"};
+static const char *const own_options[] = {"api-sock", "help", "no-seccomp", "tls", "trace", "trace-file"};
 
 void invocation_add(struct invocation *inv, const struct config_flag *flag, const char *value)
 {
@@ -38,6 +38,7 @@ static int take_option(struct invocation *inv, struct args *a, struct err *e)
 	const char **own = !strcmp(a->name, "trace")	    ? &inv->trace
 			   : !strcmp(a->name, "trace-file") ? &inv->trace_file
 			   : !strcmp(a->name, "api-sock")   ? &inv->api_sock
+			   : !strcmp(a->name, "tls")	    ? &inv->tls
 							    : NULL;
 	struct config_flag flag;
 	const char *value = NULL;

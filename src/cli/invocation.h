@@ -15,13 +15,18 @@ struct invocation_flag {
 /* What follows --restore: restore.h. */
 struct restore_flags {
 	const char *dir;		  /* borrowed from argv, or NULL: no restore */
+	const char *receive;		  /* the same: address at which another husk brings the VM */
 	const char *working_set, *record; /* files; NULL: none */
 	bool paused, eager, clock_realtime;
 };
 
+struct tls_identity;
+
 struct invocation {
 	const char *config_path; /* all borrowed from argv, or NULL */
 	const char *trace, *trace_file, *api_sock;
+	const char *tls;		   /* folder with certificates, */
+	struct tls_identity *tls_identity; /* and they, once they are loaded: cmd_run's */
 	bool no_seccomp;
 	struct restore_flags restore;
 	struct invocation_flag *flags; /* owned */

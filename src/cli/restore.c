@@ -7,13 +7,16 @@
 #include <string.h>
 
 #include "cli/args.h"
+#include "migration/dest.h"
 #include "migration/snapshot.h"
 
-const char *const restore_flag_names[] = {"restore", "paused", "eager", "clock-realtime", "working-set", "record-working-set", NULL};
+const char *const restore_flag_names[] = {"restore", "paused", "eager", "clock-realtime", "working-set", "record-working-set",
+					  "receive", NULL};
 
 bool restore_take_flag(struct restore_flags *f, struct args *a, int *r, struct err *e)
 {
 	const char **text = !strcmp(a->name, "restore")		     ? &f->dir
+			    : !strcmp(a->name, "receive")	     ? &f->receive
 			    : !strcmp(a->name, "working-set")	     ? &f->working_set
 			    : !strcmp(a->name, "record-working-set") ? &f->record
 								     : NULL;
@@ -103,7 +106,7 @@ static int take_flag(const struct invocation_flag *f, struct overrides *o, struc
 	else if (is_own(&f->flag))
 		return config_flag_apply(&f->flag, f->value, own, e);
 	else
-		return err_set(e, -EINVAL, "--%s does not go with --restore: the snapshot says what the VM is", f->flag.name);
+		return err_set(e, -EINVAL, "--%s does not go with --restore or --receive: what comes says what the VM is", f->flag.name);
 	return 0;
 }
 
@@ -133,16 +136,53 @@ static int open_with(const struct invocation *inv, const struct overrides *o, st
 	return snapshot_open(out, &req, e);
 }
 
+static int take_flags(const struct invocation *inv, struct overrides *o, struct json_object *own, struct err *e)
+{
+	int r = 0;
+
+	if (inv->config_path)
+		r = err_set(e, -EINVAL, "\"%s\" does not go with --restore or --receive: what comes says what the VM is", inv->config_path);
+	for (u32 i = 0; r == 0 && i < inv->nr_flags; i++)
+		r = take_flag(&inv->flags[i], o, own, e);
+	return r;
+}
+
+int restore_receive(const struct invocation *inv, struct log *log, struct dest **out, struct json_object **own, struct err *e)
+{
+	const struct restore_flags *f = &inv->restore;
+	struct overrides o = {0};
+	int r;
+
+	*own = json_object_new_object();
+	r = take_flags(inv, &o, *own, e);
+	if (r == 0 && (f->dir || f->working_set || f->record || f->eager || f->clock_realtime))
+		r = err_set(e, -EINVAL, "with --receive there can be --paused, and flags of the process; the VM comes from the other husk");
+	if (r == 0) {
+		struct dest_params p = {
+			.address = f->receive,
+			.tls = inv->tls_identity,
+			.paused = f->paused,
+			.nets = o.nets,
+			.drives = o.drives,
+			.nr_nets = o.nr_nets,
+			.nr_drives = o.nr_drives,
+			.vsock_path = o.vsock,
+		};
+
+		r = dest_listen(out, &p, log, e);
+	}
+	free_overrides(&o);
+	if (r < 0)
+		json_object_put(*own);
+	return r;
+}
+
 int restore_open(const struct invocation *inv, struct snapshot **out, struct json_object **doc, struct err *e)
 {
 	struct json_object *own = json_object_new_object();
 	struct overrides o = {0};
-	int r = 0;
+	int r = take_flags(inv, &o, own, e);
 
-	if (inv->config_path)
-		r = err_set(e, -EINVAL, "\"%s\" does not go with --restore: the snapshot says what the VM is", inv->config_path);
-	for (u32 i = 0; r == 0 && i < inv->nr_flags; i++)
-		r = take_flag(&inv->flags[i], &o, own, e);
 	if (r == 0)
 		r = open_with(inv, &o, out, e);
 	if (r == 0)

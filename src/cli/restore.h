@@ -5,6 +5,8 @@
 #include "cli/invocation.h"
 
 struct args;
+struct dest;
+struct log;
 struct json_object;
 struct snapshot;
 
@@ -19,5 +21,8 @@ extern const char *const restore_flag_names[];
 /* Opens the snapshot that inv names, with the overrides of its flags. *doc: the VM's configuration, the caller's. -EINVAL: flags that
  * would make another VM of it. */
 int restore_open(const struct invocation *inv, struct snapshot **out, struct json_object **doc, struct err *e) MUST_CHECK;
+/* Listens where inv wants a VM to come to, with the overrides of its flags. *own: what they configure of the process itself, the caller's.
+ * Errors as restore_open's. */
+int restore_receive(const struct invocation *inv, struct log *log, struct dest **out, struct json_object **own, struct err *e) MUST_CHECK;
 
 #endif

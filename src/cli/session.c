@@ -10,7 +10,6 @@
 #include "api/logger.h"
 #include "api/mmds.h"
 #include "api/server.h"
-#include "migration/snapshot.h"
 #include "vmm/chr.h"
 
 static const int end_signals[] = {SIGTERM, SIGINT, SIGHUP};
@@ -68,7 +67,7 @@ static int run_vm(const struct session *s, const struct config *c, struct contro
 	struct metrics_source mmds = {.group = "mmds", .counters = mmds_counter_names, .base = &s->mmds->service.counters};
 	const struct vm_options options = {
 		.sandbox = s->sandbox,
-		.restore = control && control->snapshot ? snapshot_restore(control->snapshot) : s->restore,
+		.restore = control && control_restores(control) ? control_restores(control) : s->restore,
 		.document = control ? &control->doc : &s->doc,
 	};
 	struct vm *vm = xzalloc(sizeof(*vm));
@@ -84,37 +83,45 @@ static int run_vm(const struct session *s, const struct config *c, struct contro
 		vm->metrics.own = s->own_counters;
 		metrics_add_source(&vm->metrics, &mmds);
 		if (control)
-			control_attach(control, vm);
+			r = control_attach(control, vm, e);
+	}
+	if (r == 0) {
 		watch_signals(vm);
 		r = vm_run(vm, end, e);
 		unwatch_signals();
-		if (control)
-			control_detach(control);
 	}
+	if (control)
+		control_detach(control);
 	vm_fini(vm);
 	chr_restore_terminal();
 	free(vm);
 	return r;
 }
 
-/* Starts the VM whenever a client says so, until it does start. */
-static void run_when_asked(const struct session *s, struct control *control, enum vm_end *end)
+/* Starts the VM whenever a client says so, until it does start. A VM that is received comes, or not, and that is all. */
+static int run_when_asked(const struct session *s, struct control *control, enum vm_end *end, struct err *e)
 {
-	int r = -EAGAIN;
+	int r = s->dest ? control_take_dest(control, s->dest, e) : -EAGAIN;
 
-	while (r < 0) {
+	if (s->dest && r < 0)
+		return r;
+	do {
 		struct config c;
-		struct err e;
 
 		control_wait_start(control);
-		r = control_config(control, &c, &e);
+		if (s->dest && !control->dest) {
+			*e = control->not_offered;
+			return e->code;
+		}
+		r = control_config(control, &c, e);
 		if (r == 0) {
-			r = run_vm(s, &c, control, end, &e);
+			r = run_vm(s, &c, control, end, e);
 			config_fini(&c);
 		}
 		if (r < 0)
-			control_refuse(control, &e);
-	}
+			control_refuse(control, e);
+	} while (r < 0 && !s->dest);
+	return r;
 }
 
 static int run_with_api(const struct session *s, const struct config *c, enum vm_end *end, struct err *e)
@@ -127,13 +134,14 @@ static int run_with_api(const struct session *s, const struct config *c, enum vm
 		return r;
 	signal(SIGPIPE, SIG_IGN);
 	control.sandbox = s->sandbox;
+	control.tls = s->tls;
 	r = server_start(&server, s->api_sock, s->max_payload, &control, e);
 	if (r == 0) {
 		api_counters_started(&control.counters, s->start_us, s->start_cpu_us, s->parent_cpu_us);
 		if (c)
 			r = run_vm(s, c, &control, end, e);
 		else
-			run_when_asked(s, &control, end);
+			r = run_when_asked(s, &control, end, e);
 		control_end(&control);
 		server_stop(&server);
 		if (s->remove_sock)

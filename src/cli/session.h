@@ -6,7 +6,9 @@
 #include "vmm/config.h"
 #include "vmm/vm.h"
 
+struct dest;
 struct mmds;
+struct tls_identity;
 
 struct session {
 	bool no_seccomp;	 /* the rest of the sandbox holds */
@@ -16,11 +18,13 @@ struct session {
 	struct mmds *mmds;
 	const char *started;			   /* log line when the VM is built */
 	const char *api_sock;			   /* path; NULL: no API */
+	struct tls_identity *tls;		   /* borrowed; of migrations; NULL: none */
 	bool remove_sock;			   /* at the end; Firecracker leaves it */
 	u64 max_payload;			   /* bytes of a request's body */
 	bool own_counters;			   /* metrics have husk's own counters, too */
 	u64 start_us, start_cpu_us, parent_cpu_us; /* of api_counters_started */
 	struct json_object *doc;		   /* what is configured already, as JSON */
+	struct dest *dest;			   /* owned (taken) with an API: where the VM comes from; NULL: from nowhere */
 	const struct vm_restore *restore;	   /* of a configuration that comes with a snapshot; NULL: the VM boots */
 };
 

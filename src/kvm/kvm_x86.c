@@ -162,6 +162,9 @@ void kvm_arch_log_state(struct vcpu *v)
 	struct kvm_regs regs;
 	char insn[64];
 
+	/* Pages that nobody brings any more are not to be touched (uffd_lose_missing). */
+	if (__atomic_load_n(&v->vm->end, __ATOMIC_ACQUIRE) != VM_END_NONE)
+		return;
 	if (ioctl(kc->fd, KVM_GET_REGS, &regs) < 0 || ioctl(kc->fd, KVM_GET_SREGS, &sregs) < 0)
 		return;
 	fetch_insn(v, sregs.cs.base + regs.rip, insn, sizeof(insn));

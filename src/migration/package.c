@@ -180,13 +180,6 @@ int package_check_cap(u64 bytes, u64 cap, const struct package_part *parts, u32 
 
 /* ---- save ---- */
 
-struct writer {
-	struct buf *out;
-	u64 cap;
-	u32 nr;
-	struct package_part parts[4]; /* for the refusal */
-};
-
 /* What a table's bounds refuse, load would refuse: better to hear of it while there is a VM that runs. */
 static int check_readable(const struct state_table *t, const u8 *payload, size_t len, struct err *e)
 {
@@ -196,7 +189,8 @@ static int check_readable(const struct state_table *t, const u8 *payload, size_t
 	return ret < 0 ? err_prefix(e, "husk's own state cannot be read back, which is a mistake in husk") : 0;
 }
 
-static int put_section(struct writer *w, const struct state_table *t, const char *instance, bool optional, const void *data, struct err *e)
+int package_put_section(struct package_writer *w, const struct state_table *t, const char *instance, bool optional, const void *data,
+			struct err *e)
 {
 	size_t name_len = strlen(t->name), instance_len = strlen(instance), start = w->out->len, begin;
 	u8 *h;
@@ -226,14 +220,14 @@ static int put_section(struct writer *w, const struct state_table *t, const char
 	return 0;
 }
 
-static int save_section(struct vm *vm, struct writer *w, const struct state_section *s, struct err *e)
+int package_save_section(struct vm *vm, struct package_writer *w, const struct state_section *s, struct err *e)
 {
 	auto_free void *data = xzalloc(s->table->size);
 	char label[PACKAGE_LABEL_SIZE];
 	int ret = s->save(vm, s, data, e);
 
 	if (ret == 0)
-		ret = put_section(w, s->table, s->instance, s->optional, data, e);
+		ret = package_put_section(w, s->table, s->instance, s->optional, data, e);
 	package_label(label, sizeof(label), s->table->name, s->instance);
 	return ret < 0 ? err_prefix(e, "%s", label) : 0;
 }
@@ -248,7 +242,7 @@ static int pull(struct vm *vm, struct err *e)
 	return ret == 0 ? vm->accel->vm_pull(vm, e) : ret;
 }
 
-static void put_header(struct writer *w)
+void package_put_header(struct package_writer *w)
 {
 	u8 *h = w->out->data;
 
@@ -262,7 +256,7 @@ static void put_header(struct writer *w)
 int package_save(struct vm *vm, const struct package_vm *vm_info, u64 cap, struct buf *out, struct err *e)
 {
 	auto_free struct state_section *sections = NULL;
-	struct writer w = {.out = out, .cap = cap};
+	struct package_writer w = {.out = out, .cap = cap};
 	u32 nr = 0;
 	int ret;
 
@@ -273,10 +267,10 @@ int package_save(struct vm *vm, const struct package_vm *vm_info, u64 cap, struc
 	if (ret < 0)
 		return ret;
 	buf_grow(out, PACKAGE_HEADER_SIZE);
-	ret = put_section(&w, &package_vm_table, "", false, vm_info, e);
+	ret = package_put_section(&w, &package_vm_table, "", false, vm_info, e);
 	for (u32 i = 0; ret == 0 && i < nr; i++)
-		ret = save_section(vm, &w, &sections[i], e);
+		ret = package_save_section(vm, &w, &sections[i], e);
 	if (ret == 0)
-		put_header(&w);
+		package_put_header(&w);
 	return ret;
 }

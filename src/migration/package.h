@@ -17,6 +17,7 @@
 #define PACKAGE_HEADER_SIZE 48u
 #define PACKAGE_HARD_CAP    UINT32_MAX /* 4 GiB - 1 */
 #define PACKAGE_SOFT_CAP    (64 * MIB) /* unless configured otherwise */
+#define PACKAGE_CPU	    "cpu"      /* name of the sections of vCPUs, on every architecture */
 
 /* The "vm" section: what the VM is, for whoever has to make the same one. First in every package. */
 struct package_vm {
@@ -53,6 +54,10 @@ int package_save(struct vm *vm, const struct package_vm *vm_info, u64 cap, struc
 /* Fills what the VM knows of itself; ids stay 0. -EFBIG: its configuration is too long. */
 int package_describe(struct vm *vm, struct package_vm *out, struct err *e) MUST_CHECK;
 
+/* What package_check_offer looks at: a package of "vm" and the vCPUs' sections alone, and the list of the others. Both are appended
+ * (empty). The vCPUs are parked for that moment. ctx: loop, the VM runs */
+int package_save_offer(struct vm *vm, const struct package_vm *vm_info, struct buf *out, struct buf *devices, struct err *e) MUST_CHECK;
+
 /* What tells one boot of a host from all others; "" where /proc is missing (a jail). size: at least 40 */
 void package_boot_id(char *out, size_t size);
 
@@ -69,11 +74,17 @@ int package_open(struct package **out, const u8 *bytes, u64 length, struct err *
 void package_close(struct package *p); /* accepts NULL */
 /* The "vm" section. */
 const struct package_vm *package_info(const struct package *p);
+/* For vm_restore: rate of this host's TSC, when the package was made since the host was started; else 0. */
+u64 package_host_tsc_khz(const struct package *p);
 /* Whether the VM's memory has the layout of the package's: for vm_restore.memory, which package_load comes after. -EINVAL by field. */
 int package_check_memory(const struct package *p, const struct vm *vm, struct err *e) MUST_CHECK;
 /* All of it into a VM that was made from its configuration: decode, check, load. Sections that the VM has not, or that are missing: -EINVAL
  * by name, unless optional. ctx: before start */
 int package_load(const struct package *p, struct vm *vm, struct err *e) MUST_CHECK;
+/* Whether a VM whose package has only "vm" and the "cpu" sections, and further sections as devices says (len bytes of
+ * "name instance version\n", "-": no instance; of all that are not optional), can come into this VM, which was made from its configuration:
+ * memory, vCPUs, and each device by name and version. Loads nothing. -EINVAL: e names the section. ctx: before start */
+int package_check_offer(const struct package *p, const char *devices, u64 len, struct vm *vm, struct err *e) MUST_CHECK;
 
 /* For `husk inspect`: every section, also of machines that this build cannot make. The caller's. */
 struct json_object *package_json(const struct package *p);

@@ -51,6 +51,21 @@ u32 package_section_crc(const u8 *at, u64 len);
 /* "virtio-blk drives/rootfs", for messages. */
 void package_label(char *out, size_t size, const char *name, const char *instance);
 #define PACKAGE_LABEL_SIZE (PACKAGE_NAME_SIZE + PACKAGE_INSTANCE_SIZE + 1)
+/* ---- A package that is being written ---- */
+
+struct package_writer {
+	struct buf *out;
+	u64 cap;
+	u32 nr;
+	struct package_part parts[4]; /* for the refusal */
+};
+
+/* Appends a section; -EFBIG: over the cap. The header's room comes first (buf_grow), its contents last (package_put_header). */
+int package_put_section(struct package_writer *w, const struct state_table *t, const char *instance, bool optional, const void *data,
+			struct err *e) MUST_CHECK;
+int package_save_section(struct vm *vm, struct package_writer *w, const struct state_section *s, struct err *e) MUST_CHECK;
+void package_put_header(struct package_writer *w);
+
 /* Borrowed, or NULL. */
 const struct state_table *package_find_table(const char *name);
 

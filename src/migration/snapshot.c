@@ -89,6 +89,11 @@ static int check_now(const struct vm *vm, struct err *e)
 {
 	if (vm->state != VM_PAUSED)
 		return err_set(e, -EBUSY, "save/restore unavailable while running: the microVM should be paused first");
+	if (mem_fetch(&vm->mem))
+		return err_set(e, -EBUSY,
+			       "the guest's memory is still on its way here; a snapshot can be made when the migration is complete");
+	if (__atomic_load_n(&vm->mem.moving, __ATOMIC_ACQUIRE))
+		return err_set(e, -EBUSY, "this VM is moving to another husk, which needs the record of the pages that it changes");
 	if (vm->debug.nr_breaks)
 		return err_set(e, -EBUSY, "gdb has %u breakpoints in the guest's memory; delete them first", vm->debug.nr_breaks);
 	return 0;

@@ -11,9 +11,9 @@
 #include "migration/snapshot.h"
 #include "migration/snapshot_files.h"
 #include "migration/pager.h"
+#include "migration/saved_config.h"
 #include "migration/uffd.h"
 #include "migration/working_set.h"
-#include "vmm/base/json.h"
 #include "vmm/config.h"
 
 struct snapshot {
@@ -42,17 +42,6 @@ static int open_regular(const char *path, int *fd, struct err *e)
 	return S_ISREG(st.st_mode) ? 0 : err_set(e, -EINVAL, "\"%s\" is no regular file", path);
 }
 
-/* The same kernel: its TSC runs as it did. */
-static void take_tsc(struct snapshot *s)
-{
-	const struct package_vm *info = package_info(s->package);
-	char here[sizeof(info->boot_id)];
-
-	package_boot_id(here, sizeof(here));
-	if (*here && !strcmp(here, info->boot_id))
-		s->restore.host_tsc_khz = info->host_tsc_khz;
-}
-
 static int open_state(struct snapshot *s, const char *path, struct err *e)
 {
 	auto_fd int fd = -1;
@@ -64,7 +53,7 @@ static int open_state(struct snapshot *s, const char *path, struct err *e)
 	if (ret == 0)
 		ret = package_open(&s->package, s->bytes, s->length, e);
 	if (ret == 0)
-		take_tsc(s);
+		s->restore.host_tsc_khz = package_host_tsc_khz(s->package);
 	if (ret == 0 && !package_info(s->package)->memory_id)
 		ret = err_set(e, -EINVAL, "it is the state of a VM without its memory, no snapshot");
 	return ret < 0 ? err_prefix(e, "\"%s\"", path) : 0;
@@ -125,104 +114,6 @@ static int open_memory(struct snapshot *s, const char *path, struct err *e)
 		return 0;
 	fd_close(&s->fd);
 	return ret;
-}
-
-/* ---- The configuration ---- */
-
-/* What belongs to the process that runs the VM, and not to the VM. */
-static const char *const own_keys[] = {"accelerator", "id", "logger", "metrics", "serial", "tcg"};
-
-static void drop_key(struct json_object *doc, const char *section, const char *key)
-{
-	struct json_object *o = json_object_object_get(doc, section);
-
-	if (json_object_is_type(o, json_type_object))
-		json_object_object_del(o, key);
-}
-
-static struct json_object *find_item(struct json_object *doc, const char *section, const char *id_key, const char *id)
-{
-	struct json_object *list = json_object_object_get(doc, section);
-
-	for (size_t i = 0; json_object_is_type(list, json_type_array) && i < json_object_array_length(list); i++) {
-		struct json_object *item = json_object_array_get_idx(list, i), *v;
-
-		v = json_object_is_type(item, json_type_object) ? json_object_object_get(item, id_key) : NULL;
-		if (json_object_is_type(v, json_type_string) && !strcmp(json_object_get_string(v), id))
-			return item;
-	}
-	return NULL;
-}
-
-static int override_nets(struct json_object *doc, const struct snapshot_load *req, struct err *e)
-{
-	for (u32 i = 0; i < req->nr_nets; i++) {
-		const struct snapshot_override *o = &req->nets[i];
-		struct json_object *item = find_item(doc, "network-interfaces", "iface_id", o->id);
-
-		if (!item)
-			return err_set(e, -EINVAL, "the snapshot has no network interface \"%.64s\"", o->id);
-		json_object_object_add(item, "host_dev_name", json_object_new_string(o->value));
-	}
-	return 0;
-}
-
-static int override_drives(struct json_object *doc, const struct snapshot_load *req, struct err *e)
-{
-	for (u32 i = 0; i < req->nr_drives; i++) {
-		const struct snapshot_override *o = &req->drives[i];
-		struct json_object *item = find_item(doc, "drives", "drive_id", o->id);
-
-		if (!item)
-			item = find_item(doc, "pmem", "id", o->id);
-		if (!item)
-			return err_set(e, -EINVAL, "the snapshot has no drive \"%.64s\"", o->id);
-		json_object_object_add(item, "path_on_host", json_object_new_string(o->value));
-	}
-	return 0;
-}
-
-static int override_vsock(struct json_object *doc, const struct snapshot_load *req, struct err *e)
-{
-	struct json_object *vsock = json_object_object_get(doc, "vsock");
-
-	if (!req->vsock_path)
-		return 0;
-	if (!json_object_is_type(vsock, json_type_object))
-		return err_set(e, -EINVAL, "the snapshot has no vsock device");
-	json_object_object_add(vsock, "uds_path", json_object_new_string(req->vsock_path));
-	return 0;
-}
-
-static void override_machine(struct json_object *doc, const struct snapshot_load *req)
-{
-	struct json_object *machine = json_object_object_get(doc, "machine-config");
-
-	if (!json_object_is_type(machine, json_type_object))
-		json_object_object_add(doc, "machine-config", machine = json_tokener_parse("{\"vcpu_count\": 1, \"mem_size_mib\": 128}"));
-	json_object_object_add(machine, "track_dirty_pages", json_object_new_boolean(req->track_dirty));
-	if (req->huge_pages)
-		json_object_object_add(machine, "huge_pages", json_object_new_string(req->huge_pages));
-	json_object_object_del(machine, "gdb_socket_path");
-}
-
-static int read_document(struct snapshot *s, const struct snapshot_load *req, struct err *e)
-{
-	const struct package_vm *info = package_info(s->package);
-	int ret = json_parse("the snapshot's configuration", (const char *)info->document, info->nr_document, &s->document, e);
-
-	if (ret < 0)
-		return ret;
-	if (!json_object_is_type(s->document, json_type_object))
-		return err_set(e, -EINVAL, "the snapshot's configuration is no JSON object");
-	for (u32 i = 0; i < ARRAY_SIZE(own_keys); i++)
-		json_object_object_del(s->document, own_keys[i]);
-	drop_key(s->document, "boot-source", "unpack");
-	override_machine(s->document, req);
-	ret = override_nets(s->document, req, e);
-	if (ret == 0)
-		ret = override_drives(s->document, req, e);
-	return ret == 0 ? override_vsock(s->document, req, e) : ret;
 }
 
 /* ---- Into a VM ---- */
@@ -293,6 +184,21 @@ static int restore_state(struct vm *vm, void *opaque, struct err *e)
 }
 
 /* ---- The whole ---- */
+
+static int read_document(struct snapshot *s, const struct snapshot_load *req, struct err *e)
+{
+	const struct saved_config_changes changes = {
+		.nets = req->nets,
+		.drives = req->drives,
+		.nr_nets = req->nr_nets,
+		.nr_drives = req->nr_drives,
+		.vsock_path = req->vsock_path,
+		.huge_pages = req->huge_pages,
+		.track_dirty = &req->track_dirty,
+	};
+
+	return saved_config_read("snapshot", package_info(s->package), &changes, &s->document, e);
+}
 
 static int open_both(struct snapshot *s, const struct snapshot_load *req, struct err *e)
 {
@@ -369,22 +275,5 @@ const struct vm_restore *snapshot_restore(struct snapshot *s)
 
 struct json_object *snapshot_configure(const struct snapshot *s, struct json_object *own)
 {
-	struct json_object *out = json_object_new_object();
-
-	json_object_object_foreach(s->document, section, saved) json_object_object_add(out, section, json_object_get(saved));
-	json_object_object_foreach(own, key, value)
-	{
-		if (snapshot_is_own_key(key))
-			json_object_object_add(out, key, json_object_get(value));
-	}
-	return out;
-}
-
-bool snapshot_is_own_key(const char *key)
-{
-	for (u32 i = 0; i < ARRAY_SIZE(own_keys); i++) {
-		if (!strcmp(own_keys[i], key))
-			return true;
-	}
-	return false;
+	return saved_config_join(s->document, own);
 }

@@ -336,6 +336,9 @@ void tcg_exec(struct tcg_cpu *c)
 		if (unlikely(c->debug.why))
 			return;
 		if (must_look(c)) {
+			/* Before anything is delivered, which may need the same page. */
+			if (unlikely(__atomic_load_n(&c->requests, __ATOMIC_RELAXED) & TCG_REQ_FETCH))
+				return;
 			vcpu_deliver(c);
 			if (__atomic_load_n(&c->requests, __ATOMIC_RELAXED) || c->exc.pending || c->debug.why)
 				return;

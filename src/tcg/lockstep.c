@@ -261,7 +261,7 @@ static void undo(struct lockstep *l, u32 insn)
 /* Flags that code at rip certainly reads, if it is in the unit's page; else all of them may be read, and the translator keeps all. */
 static u64 flags_read(const struct tcg_cpu *c, const struct unit *u, u64 rip)
 {
-	const u8 *page = mem_ptr(&c->t->vm->mem, u->gpa & ~(MEM_PAGE_SIZE - 1), MEM_PAGE_SIZE);
+	const u8 *page = mem_at(&c->t->vm->mem, u->gpa & ~(MEM_PAGE_SIZE - 1), MEM_PAGE_SIZE);
 	u64 need = 0, open = X86_FLAGS_ARITH;
 	struct x86_insn in;
 

@@ -137,6 +137,20 @@ struct piece {
 	bool code; /* a write that unit.c wants to hear about */
 };
 
+static _Noreturn void await_page(struct tcg_cpu *c)
+{
+	__atomic_fetch_or(&c->requests, TCG_REQ_FETCH, __ATOMIC_SEQ_CST);
+	tcg_restart(c);
+}
+
+void mmu_need(struct tcg_cpu *c, u64 gpa, u32 n)
+{
+	const struct mem_region *r = mem_find(c->mmu.mem, gpa, n);
+
+	if (r && (mmu_missing(c, r, gpa) || mmu_missing(c, r, gpa + n - 1)))
+		await_page(c);
+}
+
 static struct mmu_page walk_or_raise(struct tcg_cpu *c, u64 va, enum mmu_access access, enum tcg_mmu_mode mode, enum mmu_bits bits)
 {
 	struct mmu_page page = {0};
@@ -148,6 +162,8 @@ static struct mmu_page walk_or_raise(struct tcg_cpu *c, u64 va, enum mmu_access 
 		mmu_forget(c, va);
 		tcg_raise_pf(c, va, ret & ~MMU_FAULT);
 	}
+	if (ret == MMU_MISSING)
+		await_page(c);
 	if (bits == MMU_BITS_SET)
 		tcg_restart(c);
 	return page;

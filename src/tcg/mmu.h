@@ -1,8 +1,9 @@
 /*
  * mmu.h: guest virtual memory: page walks, the software TLB, PCID contexts (SDM 3A §4; design/tcg.md 4, 5).
  * Addresses are linear (segment base added). Every function that can fault leaves by tcg_raise_pf (or #GP/#SS for a non-canonical address,
- * #GP) unless said otherwise: nothing of the access is done then. Guest state: c->rip is the faulting instruction's.
- * ctx: vcpu, unless said otherwise. Lean: no libc, general registers only.
+ * #GP) unless said otherwise: nothing of the access is done then. So it is, by tcg_restart, when a page is still to be fetched (mem_fetch):
+ * the vCPU waits for it outside the guest (vcpu.c), and no table ever holds one that is not there. Guest state: c->rip is the faulting
+ * instruction's. ctx: vcpu, unless said otherwise. Lean: no libc, general registers only.
  */
 #ifndef HUSK_TCG_MMU_H
 #define HUSK_TCG_MMU_H
@@ -66,7 +67,11 @@ void mmu_invlpg(struct tcg_cpu *c, u64 va);	  /* the current PCID and global ent
 void mmu_invpcid(struct tcg_cpu *c, u64 type, u16 pcid, u64 va); /* types 0-3, SDM 2A INVPCID */
 void mmu_flush_writable(struct tcg_cpu *c);			 /* all W tables: the next store of each page takes the slow path */
 
-/* Walks for others: gpa of va for a supervisor read, without side effects. False: not mapped. (debugger, dumps) */
+/* husk is about to use [gpa, gpa + n), n at most a page, for the instruction at rip: leaves by tcg_restart when some of it is not there. */
+void mmu_need(struct tcg_cpu *c, u64 gpa, u32 n);
+
+/* Walks for others: gpa of va for a supervisor read, without side effects. False: not mapped, or a table is not there yet. (debugger,
+ * dumps) */
 bool mmu_translate(struct tcg_cpu *c, u64 va, u64 *gpa);
 
 /* ---- provided by unit.c, called by mmu.c ---- */

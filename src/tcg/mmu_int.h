@@ -36,8 +36,10 @@ enum mmu_bits {
 
 #define MMU_FAULT   0x80000000u /* with the error code in the low bits */
 #define MMU_REFUSED 0x40000000u /* neither fault nor translation */
+#define MMU_MISSING 0x10000000u /* a table, or the page itself, is still to be fetched: c->mmu.awaited */
 
-/* Translates va, which is canonical, for one kind of access. 0, or MMU_*. */
+/* Translates va, which is canonical, for one kind of access. 0, or MMU_*. A page of RAM that is found so is there, but with
+ * MMU_BITS_IGNORE. */
 u32 mmu_walk(struct tcg_cpu *c, u64 va, enum mmu_access access, enum tcg_mmu_mode mode, enum mmu_bits bits, struct mmu_page *page);
 /* Whether a page with these permissions may be accessed so. */
 bool mmu_allowed(const struct tcg_cpu *c, u64 acc, enum mmu_access access, enum tcg_mmu_mode mode);
@@ -54,6 +56,17 @@ static inline const struct mem_region *mmu_region(const struct tcg_cpu *c, u64 g
 			return &m->regions[i];
 	}
 	return NULL;
+}
+
+/* Whether the page that holds the byte is still to be fetched: it must not be looked at, nor get into a table. */
+static inline bool mmu_missing(struct tcg_cpu *c, const struct mem_region *r, u64 gpa)
+{
+	const struct mem_fetch *f = mem_fetch(c->mmu.mem);
+
+	if (likely(!f) || !mem_fetch_misses(f, r, (gpa - r->gpa) >> MEM_PAGE_SHIFT))
+		return false;
+	c->mmu.awaited = gpa;
+	return true;
 }
 
 static inline void mmu_mark_dirty(const struct tcg_cpu *c, const struct mem_region *r, u64 gpa)

@@ -25,6 +25,7 @@ struct walk {
 	u64 acc;	/* as in struct mmu_page */
 	u64 acc_tables; /* the same without the leaf */
 	bool narrow;	/* entries of 4 bytes */
+	bool missing;	/* a table is not there: what was found is nothing */
 	u32 n;
 	struct step {
 		void *host; /* NULL: no bits to set there */
@@ -32,16 +33,22 @@ struct walk {
 	} steps[4];
 };
 
-/* What no RAM holds reads as all ones. */
+/* What no RAM holds reads as all ones; what is still to be fetched as "not present", for walk_once. */
 static u64 step_read(struct walk *w, u64 gpa)
 {
 	const struct mem_region *r = mmu_region(w->c, gpa);
 	struct step *s = &w->steps[w->n++];
 	void *host = r ? r->hva + (gpa - r->gpa) : NULL;
 
+	if (r && unlikely(mmu_missing(w->c, r, gpa))) {
+		w->missing = true;
+		host = NULL;
+	}
 	s->host = host;
 	s->gpa = gpa;
-	if (!host)
+	if (unlikely(w->missing))
+		s->value = 0;
+	else if (!host)
 		s->value = w->narrow ? UINT32_MAX : UINT64_MAX;
 	else if (w->narrow)
 		s->value = __atomic_load_n((u32 *)host, __ATOMIC_RELAXED);
@@ -272,6 +279,8 @@ static u32 walk_once(struct walk *w, enum mmu_access access, enum tcg_mmu_mode m
 
 	if (bits != MMU_BITS_IGNORE)
 		pwc_slot(c, w->va)->gen = 0;
+	if (unlikely(w->missing))
+		return MMU_MISSING;
 	if (ret)
 		return ret | error_code(c, access, mode);
 	page->acc = w->acc;
@@ -290,7 +299,7 @@ static u32 walk_once(struct walk *w, enum mmu_access access, enum tcg_mmu_mode m
 	return 0;
 }
 
-u32 mmu_walk(struct tcg_cpu *c, u64 va, enum mmu_access access, enum tcg_mmu_mode mode, enum mmu_bits bits, struct mmu_page *page)
+static u32 walk(struct tcg_cpu *c, u64 va, enum mmu_access access, enum tcg_mmu_mode mode, enum mmu_bits bits, struct mmu_page *page)
 {
 	struct walk w;
 
@@ -304,7 +313,7 @@ u32 mmu_walk(struct tcg_cpu *c, u64 va, enum mmu_access access, enum tcg_mmu_mod
 		return 0;
 	w.c = c;
 	w.va = va;
-	w.narrow = false;
+	w.narrow = w.missing = false;
 	for (u32 i = 0; i < MAX_TRIES; i++) {
 		u32 ret = walk_once(&w, access, mode, bits, page);
 
@@ -312,6 +321,17 @@ u32 mmu_walk(struct tcg_cpu *c, u64 va, enum mmu_access access, enum tcg_mmu_mod
 			return ret;
 	}
 	return MMU_REFUSED;
+}
+
+u32 mmu_walk(struct tcg_cpu *c, u64 va, enum mmu_access access, enum tcg_mmu_mode mode, enum mmu_bits bits, struct mmu_page *page)
+{
+	u32 ret = walk(c, va, access, mode, bits, page);
+	const struct mem_region *r;
+
+	if (likely(!mem_fetch(c->mmu.mem)) || ret || bits == MMU_BITS_IGNORE)
+		return ret;
+	r = mmu_region(c, page->gpa);
+	return r && mmu_missing(c, r, page->gpa) ? MMU_MISSING : 0;
 }
 
 bool mmu_translate(struct tcg_cpu *c, u64 va, u64 *gpa)

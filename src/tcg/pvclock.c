@@ -3,6 +3,7 @@
 
 #include <time.h>
 
+#include "tcg/mmu.h"
 #include "tcg/vcpu.h"
 #include "tcg/x86_64/interp.h"
 
@@ -123,12 +124,15 @@ bool pvclock_write_msr(struct tcg_cpu *c, u32 msr, u64 value)
 	switch (msr) {
 	case MSR_KVM_WALL_CLOCK:
 	case MSR_KVM_WALL_CLOCK_OLD:
+		mmu_need(c, value, sizeof(struct pv_wall));
 		if (!publish_wall(c, value))
 			return false;
 		c->pv_wall_msr = value;
 		return true;
 	case MSR_KVM_SYSTEM_TIME:
 	case MSR_KVM_SYSTEM_TIME_OLD:
+		if (value & PV_ENABLE)
+			mmu_need(c, value & ~PV_ENABLE, sizeof(struct pv_time_info));
 		if (value & PV_ENABLE && !publish_time(c, value & ~PV_ENABLE, PV_STABLE_BIT))
 			return false;
 		c->pv_time_msr = value;

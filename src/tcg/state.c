@@ -11,6 +11,7 @@
 #include "tcg/pvclock.h"
 #include "tcg/vcpu.h"
 #include "tcg/x86_64/interp.h"
+#include "tcg/x86_64/sys.h"
 
 #define MSR_TSC		      0x10u
 #define MSR_TSC_DEADLINE      0x6e0u
@@ -187,9 +188,19 @@ static void pull_events(struct tcg_cpu *c, struct cpu_state *s)
 		.triple_fault_pending = c->triple_fault,
 		.sipi_vector = o->sipi_vector,
 	};
-	if (!c->exc.pending)
+	/* An interrupt or NMI whose delivery waits for a page of memory: not one of the exceptions, as which it is begun anew here. */
+	if (c->exc.again && c->delivering_vector == DELIVERING_EXTERNAL) {
+		bool nmi = c->exc.vector == X86_NMI && c->nmi_masked;
+
+		s->events.interrupt_injected = !nmi;
+		s->events.interrupt_vector = nmi ? 0 : c->exc.vector;
+		s->events.nmi_pending |= nmi;
+		s->events.nmi_masked &= !nmi;
+		s->events.exception_pending = false;
+	}
+	if (!s->events.exception_pending)
 		s->events.exception_vector = 0, s->events.exception_error = 0, s->events.exception_has_error = false,
-		s->events.exception_payload = 0;
+		s->events.exception_payload = 0, s->events.exception_has_payload = false;
 }
 
 static void pull_xsave(const struct tcg_cpu *c, struct cpu_state *s)

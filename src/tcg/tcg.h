@@ -95,6 +95,7 @@ struct tcg_ctx {
 /* mmu.c's: what belongs to no context. */
 struct tcg_mmu {
 	const struct mem *mem;
+	u64 awaited;	     /* gpa in the last page that was found to be still missing (mem_fetch) */
 	u64 gen[TCG_NR_CTX]; /* of the contexts' page-walk caches; never 0 once reset */
 	struct tcg_ctx_use { /* not in the context itself: who looks for one would touch them all */
 		u64 used;    /* LRU stamp */
@@ -127,6 +128,7 @@ struct tcg_mmu {
 #define TCG_REQ_STOP	0x08u /* another vCPU wants to be alone (tcg_exclusive_begin) */
 #define TCG_REQ_FLUSH_W 0x10u /* drop all writable TLB entries (dirty log, code pages) */
 #define TCG_REQ_FLUSH	0x20u /* drop the whole TLB and jump caches */
+#define TCG_REQ_FETCH	0x80u /* of its own: the page at mmu.awaited is to be waited for, outside the guest, then rip begun anew */
 #define TCG_REQ_SHOOT	0x40u /* interrupts were enabled, or the mode changed, inside translated code: look again */
 
 /* A pending exception (SDM 3A §6.13). */
@@ -241,6 +243,7 @@ enum tcg_counter {
 	TCG_C_CODE_WRITES,
 	TCG_C_INVALIDATED, /* stores into code pages; units they killed */
 	TCG_C_EVICTED,
+	TCG_C_AWAITED, /* waits for pages that were still to be fetched */
 	/* Why translated code came back: LEAVE_*, in its order (unit.h). */
 	TCG_C_EXIT_DIRECT,
 	TCG_C_EXIT_LOOKUP,

@@ -293,7 +293,7 @@ u32 unit_get(struct tcg_cpu *c, u64 va, u64 gpa, u16 mode)
 
 	if (page_number(c->t, gpa) == k->nr_pages)
 		return UNIT_NONE;
-	__builtin_prefetch(mem_ptr(&c->t->vm->mem, gpa, 1)); /* what translation will wait for, most likely */
+	__builtin_prefetch(mem_at(&c->t->vm->mem, gpa, 1)); /* what translation will wait for, most likely */
 	code_lock(k);
 	u = find(k, va, gpa, mode, &others);
 	code_unlock(k);

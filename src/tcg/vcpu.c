@@ -254,6 +254,24 @@ int tcg_vcpu_debug(struct vcpu *v, const struct vcpu_debug *d, struct err *e)
 	return 0;
 }
 
+/*
+ * For the page that the instruction at rip, or the delivery of an event, has met. Out of the guest: others may have their exclusive
+ * sections meanwhile. Any request ends the wait, a kick too, so that a pause need not wait for the network; then the instruction is begun
+ * anew, or later. TCG_REQ_SHOOT would end it at once: the caller sets it again.
+ */
+static void await_page(struct tcg_cpu *c)
+{
+	const struct mem *m = &c->t->vm->mem;
+	const struct mem_region *r = mem_find(m, c->mmu.awaited, 1);
+
+	__atomic_store_n(&c->counters[TCG_C_AWAITED], c->counters[TCG_C_AWAITED] + 1, __ATOMIC_RELAXED);
+	vcpu_take_requests(c, TCG_REQ_FETCH | TCG_REQ_SHOOT);
+	tcg_guest_leave(c);
+	if (r)
+		mem_await(m, r, c->mmu.awaited - r->gpa, 1, &tcg_cpu_home(c)->requests);
+	tcg_guest_enter(c);
+}
+
 static enum vcpu_exit run(struct tcg_cpu *c)
 {
 	tcg_guest_enter(c);
@@ -273,6 +291,8 @@ static enum vcpu_exit run(struct tcg_cpu *c)
 			tcg_guest_leave(c);
 			tcg_guest_enter(c);
 		}
+		if (unlikely(requests & TCG_REQ_FETCH))
+			await_page(c);
 		if (!may_run(c)) {
 			tcg_guest_leave(c);
 			sleep_until_event(c);

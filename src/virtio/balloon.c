@@ -65,6 +65,8 @@ void balloon_give_roles(struct virtio_balloon *b)
 		b->roles[n++] = HINTING;
 	while (n < NR_ROLES)
 		b->roles[n++] = REPORTING; /* the last one, if it is there at all */
+	for (u32 i = 0; i < MIN(vdev->nr_queues, NR_ROLES); i++)
+		vdev->queues[i].names_pages = b->roles[i] == HINTING || b->roles[i] == REPORTING;
 }
 
 static int balloon_activate(struct virtio_dev *vdev)

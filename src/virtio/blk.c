@@ -107,6 +107,7 @@ static int open_file(struct virtio_blk *b, const char *path, struct blk_file **o
 		.path = path,
 		.read_only = b->cfg->is_read_only,
 		.async = b->cfg->io_engine == ENGINE_ASYNC,
+		.unlocked = vm_arrives(vm),
 		.replaces = b->file,
 		.loop = &vm->loop,
 		.log = vm->log,
@@ -167,6 +168,13 @@ static void blk_quiesce(struct device *dev)
 	b->paused = true;
 	device_unlock(dev);
 	blk_file_drain(b->file);
+}
+
+static int blk_claim(struct device *dev, bool mine, struct err *e)
+{
+	struct virtio_blk *b = to_blk(to_virtio(dev));
+
+	return blk_file_claim(b->file, mine, e);
 }
 
 static void blk_resume(struct device *dev)
@@ -404,7 +412,7 @@ static int blk_probe(const void *cfg, struct err *e)
 }
 
 /* io_uring. A PATCH of path_on_host opens and examines the new image and starts its worker, which keeps the loop's confinement. */
-static const char *const blk_syscalls[] = {"io_uring_enter", "poll", NULL};
+static const char *const blk_syscalls[] = {"fadvise64", "io_uring_enter", "poll", NULL};
 static const char *const blk_op_syscalls[] = {
 	"open",	     "openat", "eventfd2", "fstat",	      "newfstatat",	"lseek",
 	"fallocate", "clone",  "clone3",   "set_robust_list", "io_uring_setup", "io_uring_register",
@@ -435,6 +443,7 @@ const struct device_class virtio_blk_class = {
 	.destroy = blk_destroy,
 	.quiesce = blk_quiesce,
 	.resume = blk_resume,
+	.claim = blk_claim,
 	.states = blk_states,
 	.cmdline = blk_cmdline,
 };

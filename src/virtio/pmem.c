@@ -224,6 +224,7 @@ static int open_file(struct virtio_pmem *p, struct err *e)
 	const struct blk_file_params params = {
 		.path = p->cfg->path_on_host,
 		.read_only = p->cfg->read_only,
+		.unlocked = vm_arrives(vm),
 		.loop = &vm->loop,
 		.log = vm->log,
 		.sandbox = vm->sandbox,
@@ -292,6 +293,11 @@ static void pmem_quiesce(struct device *dev)
 		start_flush(p);
 	device_unlock(dev);
 	blk_file_drain(&p->file);
+}
+
+static int pmem_claim(struct device *dev, bool mine, struct err *e)
+{
+	return blk_file_claim(&to_pmem(to_virtio(dev))->file, mine, e);
 }
 
 static void pmem_resume(struct device *dev)
@@ -522,6 +528,7 @@ const struct device_class virtio_pmem_class = {
 	.destroy = pmem_destroy,
 	.quiesce = pmem_quiesce,
 	.resume = pmem_resume,
+	.claim = pmem_claim,
 	.states = pmem_states,
 	.cmdline = pmem_cmdline,
 };

@@ -169,6 +169,7 @@ static int add_element(struct virtq *q, struct virtq_chain *c, const struct desc
 	bool write = d->flags & DESC_F_WRITE;
 	u32 *len = write ? &c->in_len : &c->out_len;
 	u32 total, nr = (u32)c->nr_out + c->nr_in;
+	const struct mem *m = &q->vdev->dev.vm->mem;
 	void *hva;
 
 	if (!d->len)
@@ -179,7 +180,7 @@ static int add_element(struct virtq *q, struct virtq_chain *c, const struct desc
 		return broken(q, "a chain has more than %u elements", VIRTQ_MAX_SIZE);
 	if (__builtin_add_overflow(c->out_len + c->in_len, d->len, &total))
 		return broken(q, "a chain has 4 GiB or more");
-	hva = mem_ptr(&q->vdev->dev.vm->mem, d->addr, d->len);
+	hva = write && q->names_pages ? mem_at(m, d->addr, d->len) : mem_ptr(m, d->addr, d->len);
 	if (!hva)
 		return broken(q, "an element at %#llx, %u bytes, is not in RAM", (unsigned long long)d->addr, d->len);
 	c->iov[nr] = (struct iovec){.iov_base = hva, .iov_len = d->len};

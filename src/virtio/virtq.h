@@ -35,10 +35,13 @@ struct virtq {
 	u16 last_avail, used_idx;   /* split: free-running; packed: slot index */
 	bool avail_wrap, used_wrap; /* packed */
 	bool kicks_off;		    /* the device asked for no kicks */
-	u32 unsignalled;	    /* ring slots pushed since the last virtq_notify; stays at 0x10000 */
-	u16 in_flight;		    /* chains popped, not pushed yet */
-	u16 slots_in_flight;	    /* ring slots that these take */
-	int kick_fd;		    /* owned eventfd: the driver's notify */
+	/* Set by the device in activate and load: device-writable elements are names of pages to it, whose bytes it does not look at. So
+	 * they are not waited for (mem_fetch). */
+	bool names_pages;
+	u32 unsignalled;     /* ring slots pushed since the last virtq_notify; stays at 0x10000 */
+	u16 in_flight;	     /* chains popped, not pushed yet */
+	u16 slots_in_flight; /* ring slots that these take */
+	int kick_fd;	     /* owned eventfd: the driver's notify */
 };
 
 /* A popped chain. Embed it in a request; it is valid until pushed. iov holds the device-readable part, then the device-writable one. */

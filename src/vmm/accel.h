@@ -17,6 +17,8 @@ struct accel_ops {
 	const struct counter_desc *counters; /* of one vCPU, offsets from vcpu->accel; may be NULL */
 	/* Runs guest code at the host's speed: a bzImage unpacks itself as fast as husk could, and the guest starts sooner. */
 	bool native;
+	/* Asks mem->fetch before guest code touches a page: memory can come page by page without userfaultfd. */
+	bool soft_fetch;
 	/* What vCPU and loop threads ask of the kernel for it once the guest runs, beyond sandbox_lists.c. */
 	struct sandbox_need vcpu_needs, loop_needs;
 	/* Usable here? Runs a self-test of a few milliseconds and leaves nothing behind. -ENODEV missing, -EACCES forbidden, -ENOSYS too

@@ -87,6 +87,10 @@ struct device_class {
 	int (*start)(struct device *dev, struct err *e);
 	void (*quiesce)(struct device *dev);
 	void (*resume)(struct device *dev);
+	/* Optional: what on the host is for one VM at a time (a disk's lock). mine false: another husk is to have it, this VM is on its way
+	 * there; true: it is this VM's, again, or after it came here: create leaves it alone for a VM_MOVED one. -EBUSY and the like.
+	 * ctx: loop, quiesced */
+	int (*claim)(struct device *dev, bool mine, struct err *e);
 	/* What of it goes into snapshots and migration (state.h): NULL-ended, or NULL: nothing, since it has no state. A class that has
 	 * state and cannot save it says why in unsaved ("its process on the host has it"). */
 	const struct device_state *const *states;

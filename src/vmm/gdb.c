@@ -36,6 +36,11 @@ static int give_back(struct gdb *g, u32 index, struct err *e)
 
 /* ---- holding ---- */
 
+bool gdb_is_attached(const struct vm *vm)
+{
+	return vm->gdb && (vm->gdb->held || vm->gdb->client.fd >= 0);
+}
+
 void gdb_hold(struct gdb *g)
 {
 	if (g->held)

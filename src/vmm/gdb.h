@@ -18,6 +18,8 @@ int gdb_init(struct vm *vm, const char *address, struct err *e) MUST_CHECK;
 void gdb_fini(struct vm *vm);
 /* Holds the guest before its first instruction, until a debugger comes and lets it run. Does nothing without gdb_init. ctx: loop */
 int gdb_start(struct vm *vm, struct err *e) MUST_CHECK;
+/* Whether a debugger is there, or the guest waits for one. ctx: loop */
+bool gdb_is_attached(const struct vm *vm);
 /* The VM has ended: tells the debugger and hangs up. ctx: loop */
 void gdb_end(struct vm *vm);
 

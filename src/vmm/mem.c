@@ -338,9 +338,11 @@ bool mem_is_backed_by(const struct mem *m, int fd)
 
 static void mark_dirty(struct mem *m, const struct mem_region *r, u64 offset, u64 len)
 {
-	if (r->vmm_dirty) {
+	u64 *bits = __atomic_load_n(&r->vmm_dirty, __ATOMIC_ACQUIRE);
+
+	if (bits) {
 		for (u64 page = offset >> MEM_PAGE_SHIFT; page <= (offset + len - 1) >> MEM_PAGE_SHIFT; page++)
-			__atomic_fetch_or(&r->vmm_dirty[page / 64], BIT(page % 64), __ATOMIC_RELEASE);
+			__atomic_fetch_or(&bits[page / 64], BIT(page % 64), __ATOMIC_RELEASE);
 	}
 	if (m->on_write)
 		m->on_write(m->on_write_opaque, r->gpa + offset, len);
@@ -395,7 +397,7 @@ int mem_track(struct mem *m, bool on, struct err *e)
 	}
 	for (u32 i = 0; i < m->nr_regions; i++) {
 		free(m->regions[i].vmm_dirty);
-		m->regions[i].vmm_dirty = maps[i];
+		__atomic_store_n(&m->regions[i].vmm_dirty, maps[i], __ATOMIC_RELEASE);
 	}
 	return 0;
 }

@@ -10,10 +10,11 @@
  *   above all RAM     <->    none: a file's pages  <->    region[n].hva     virtio-pmem (mem_add_file)
  *
  * Nothing is allocated ahead: a page costs host memory when it is first touched.
- * Guest memory is reached only through mem_ptr, mem_read and mem_write: they check the whole range against the regions. The memory behind a
- * pointer is shared with running vCPUs: copy a structure out once (mem_read) before looking at it, never look twice.
- * Whoever lets a device write guest memory calls mem_dirty (mem_write does) after the bytes are there: it feeds the one dirty bitmap that
- * snapshots and migration read (beside the accelerator's log), and tells the accelerator about changed code.
+ * Guest memory is reached only through mem_ptr, mem_read and mem_write: they check the whole range against the regions, and wait for what
+ * is still to be fetched (struct mem_fetch). The memory behind a pointer is shared with running vCPUs: copy a structure out once (mem_read)
+ * before looking at it, never look twice. Whoever lets a device write guest memory calls mem_dirty (mem_write does) after the bytes are
+ * there: it feeds the one dirty bitmap that snapshots and migration read (beside the accelerator's log), and tells the accelerator about
+ * changed code.
  */
 #ifndef HUSK_MEM_H
 #define HUSK_MEM_H
@@ -60,6 +61,28 @@ struct mem_helper {
 	struct mem_helper *next;
 };
 
+/*
+ * Brings pages that are not there yet where no userfaultfd does: for accelerators that ask before guest code touches one
+ * (accel_ops.soft_fetch). A page comes once: it is missing from before the guest runs until its bytes are there or it was discarded, and
+ * never again. The owner keeps this until mem_fini: who has seen mem->fetch may still look at it after it is NULL.
+ */
+struct mem_fetch {
+	/* By region slot: a bit for each page of 1 << page_shift bytes that is not there; NULL: all of the region is. Atomic words; cleared
+	 * (release) when the bytes are there. */
+	const u64 *missing[MEM_MAX_REGIONS];
+	u32 page_shift; /* MEM_PAGE_SHIFT, or 21 */
+	/*
+	 * Returns when the 4 KiB pages [first, first + nr) of the region are there, which may take as long as the network does. stop, when
+	 * it is not NULL: comes back sooner when that is not 0; looked at 20 times a second at least, atomic. Neither this nor the threads
+	 * that bring the pages may need a lock of husk's, the loop or a vCPU: the caller may be the loop, and may hold a device's lock.
+	 * ctx: any thread that touches guest memory
+	 */
+	void (*wait)(void *opaque, const struct mem_region *r, u64 first, u64 nr, const u32 *stop);
+	/* These are given back: zero from now on, and nobody brings them any more when it returns. ctx: any */
+	void (*discard)(void *opaque, const struct mem_region *r, u64 first, u64 nr);
+	void *opaque;
+};
+
 struct mem {
 	int fd;	  /* owned memfd, or -1 */
 	u64 size; /* of the memfd: RAM, and what the guest may plug in */
@@ -76,8 +99,10 @@ struct mem {
 	/* Pages that are not there are not zero, somebody has to fetch them (userfaultfd): whoever touches one waits for it, and
 	 * mem_discard tells whoever fetches. Atomic: becomes false when the last page is there. */
 	bool lazy;
-	bool own_pager;		    /* lazy, and this process fetches: it brings everything by itself, and fast */
-	struct mem_helper *helpers; /* last added first */
+	const struct mem_fetch *fetch; /* borrowed; NULL: all is there. Atomic, becomes NULL when the last page is there */
+	bool own_pager;		       /* lazy, and this process fetches: it brings everything by itself, and fast */
+	bool moving;		       /* atomic: a copy is being made elsewhere, so that mem_discard marks what it drops dirty */
+	struct mem_helper *helpers;    /* last added first */
 	pthread_mutex_t image_lock;
 	/* Set by an accelerator that keeps translated code: told of each write that did not come from a vCPU. ctx: any */
 	void (*on_write)(void *opaque, u64 gpa, u64 len);
@@ -106,12 +131,41 @@ static inline const struct mem_region *mem_find(const struct mem *m, u64 gpa, u6
 	return NULL;
 }
 
-/* Host address of [gpa, gpa + len), or NULL when any byte of it is not RAM of one region. ctx: any */
-static inline void *mem_ptr(const struct mem *m, u64 gpa, u64 len)
+/* The same as a host address, without waiting for pages that are not there: for who knows that they are, or does not look. ctx: any */
+static inline void *mem_at(const struct mem *m, u64 gpa, u64 len)
 {
 	const struct mem_region *r = mem_find(m, gpa, len);
 
 	return r ? r->hva + (gpa - r->gpa) : NULL;
+}
+
+static inline const struct mem_fetch *mem_fetch(const struct mem *m)
+{
+	return __atomic_load_n(&m->fetch, __ATOMIC_ACQUIRE);
+}
+
+/* Whether the page (4 KiB, of the region) is still to be fetched. */
+static inline bool mem_fetch_misses(const struct mem_fetch *f, const struct mem_region *r, u64 page)
+{
+	const u64 *missing = f->missing[r->slot];
+	u64 bit = page >> (f->page_shift - MEM_PAGE_SHIFT);
+
+	return missing && __atomic_load_n(&missing[bit / 64], __ATOMIC_ACQUIRE) >> bit % 64 & 1;
+}
+
+/* mem_fetch.c: waits for [offset, offset + len) of the region. stop: see struct mem_fetch. ctx: any */
+void mem_await(const struct mem *m, const struct mem_region *r, u64 offset, u64 len, const u32 *stop);
+
+/* Host address of [gpa, gpa + len), or NULL when any byte of it is not RAM of one region. Waits until all of it is there. ctx: any */
+static inline void *mem_ptr(const struct mem *m, u64 gpa, u64 len)
+{
+	const struct mem_region *r = mem_find(m, gpa, len);
+
+	if (!r)
+		return NULL;
+	if (unlikely(mem_fetch(m)))
+		mem_await(m, r, gpa - r->gpa, len, NULL);
+	return r->hva + (gpa - r->gpa);
 }
 
 /* Copies; 0 or -EFAULT with nothing copied. mem_write marks the pages dirty. ctx: any */
@@ -174,9 +228,9 @@ u64 mem_ram_size(const struct mem *m);
 
 /*
  * Gives the memory behind [gpa, gpa + len) (whole pages) back to the host; it reads as zeroes after. The guest gave the pages up (balloon,
- * virtio-mem), so nothing is marked dirty but translated code is dropped. Of 2 MiB pages only whole ones go back: what the range has of
- * others keeps its content. -EFAULT with nothing done when any of it is outside of the memfd; other errors are the host's. It takes the
- * host some 0.2 us per page that was in use. ctx: any
+ * virtio-mem), so nothing is marked dirty (but while it is `moving`), and translated code is dropped. Of 2 MiB pages only whole ones go
+ * back: what the range has of others keeps its content. -EFAULT with nothing done when any of it is outside of the memfd; other errors are
+ * the host's. It takes the host some 0.2 us per page that was in use. ctx: any
  */
 int mem_discard(struct mem *m, u64 gpa, u64 len, struct err *e) MUST_CHECK;
 
@@ -196,7 +250,7 @@ void mem_dirty(struct mem *m, u64 gpa, u64 len);
 /* The same for a host address inside a region (an iovec that a backend filled). ctx: any */
 void mem_dirty_hva(struct mem *m, const void *hva, u64 len);
 
-/* Switches the record of husk's own writes on (cleared) or off. ctx: vCPUs and devices paused, or before start */
+/* Switches the record of husk's own writes on (cleared) or off. ctx: vCPUs and devices paused, or before start; on, when it is off: loop */
 int mem_track(struct mem *m, bool on, struct err *e) MUST_CHECK;
 /* ORs the record of region r into bitmap (r->size / page bits, u64 words) and clears it. ctx: any */
 void mem_track_collect(struct mem_region *r, u64 *bitmap);

@@ -2,7 +2,8 @@
  * mem_discard.c: giving guest memory back to the host; see mem.h.
  *
  * The pages are punched out of the memfd, so they are gone for whoever maps it. Where a boot image lies over the RAM its private mapping
- * goes too: dropping only its pages (MADV_DONTNEED) would show the file again.
+ * goes too: dropping only its pages (MADV_DONTNEED) would show the file again. Who fetches pages is told before: what it brought until then
+ * goes as well.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -75,11 +76,14 @@ static void uncover_range(struct mem *m, const struct mem_region *r, u64 gpa, u6
 static int discard_in(struct mem *m, const struct mem_region *r, u64 gpa, u64 end, struct err *e)
 {
 	u64 unit = m->huge == MEM_HUGE_2M ? 2 * MIB : MEM_PAGE_SIZE, lo, hi;
+	const struct mem_fetch *f = mem_fetch(m);
 
 	lo = ALIGN_UP(gpa - r->gpa, unit);
 	hi = ALIGN_DOWN(end - r->gpa, unit);
 	if (lo >= hi)
 		return 0;
+	if (f)
+		f->discard(f->opaque, r, lo >> MEM_PAGE_SHIFT, (hi - lo) >> MEM_PAGE_SHIFT);
 	pthread_mutex_lock(&m->image_lock);
 	uncover_range(m, r, r->gpa + lo, r->gpa + hi);
 	pthread_mutex_unlock(&m->image_lock);
@@ -87,7 +91,9 @@ static int discard_in(struct mem *m, const struct mem_region *r, u64 gpa, u64 en
 	if (mem_is_lazy(m) ? madvise(r->hva + lo, hi - lo, MADV_REMOVE) < 0
 			   : fallocate(m->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(r->fd_offset + lo), (off_t)(hi - lo)) < 0)
 		return err_errno(e, "the host does not take guest memory back");
-	if (m->on_write)
+	if (__atomic_load_n(&m->moving, __ATOMIC_ACQUIRE))
+		mem_dirty(m, r->gpa + lo, hi - lo);
+	else if (m->on_write)
 		m->on_write(m->on_write_opaque, r->gpa + lo, hi - lo);
 	return 0;
 }

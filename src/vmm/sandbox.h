@@ -3,7 +3,7 @@
  * thread), the file system (Landlock, where the kernel has it), capabilities, new programs. docs/sandbox.md tells users.
  *
  *   sandbox_init                                                     before the first thread
- *   sandbox_enter(API, DISK, TIMER, PAGER)                                 each of these threads, first thing
+ *   sandbox_enter(API, DISK, TIMER, PAGER, MIGRATE)                        each of these threads, first thing
  *   sandbox_prepare_vm -> sandbox_enter(VCPU) -> sandbox_close_vm    vm_run: everything is open, nothing runs yet
  *
  * A thread's filter is its kind's list (sandbox_lists.c) and what the VM's parts declare: device_class.syscalls, accel_ops.sandbox. It can
@@ -24,12 +24,13 @@ struct sock_filter;
 
 /* Kinds of threads. */
 enum sandbox_thread {
-	SANDBOX_LOOP,  /* main */
-	SANDBOX_VCPU,  /* "vcpu N" */
-	SANDBOX_API,   /* "fc_api" */
-	SANDBOX_DISK,  /* "husk-disk" */
-	SANDBOX_TIMER, /* "tcg timers" */
-	SANDBOX_PAGER, /* "husk-pager" */
+	SANDBOX_LOOP,	 /* main */
+	SANDBOX_VCPU,	 /* "vcpu N" */
+	SANDBOX_API,	 /* "fc_api" */
+	SANDBOX_DISK,	 /* "husk-disk" */
+	SANDBOX_TIMER,	 /* "tcg timers" */
+	SANDBOX_PAGER,	 /* "husk-pager" */
+	SANDBOX_MIGRATE, /* "husk-migrate" */
 	SANDBOX_THREADS
 };
 

@@ -5,6 +5,7 @@
 #include <linux/sched.h>
 #include <seccomp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -24,7 +25,7 @@
 #define OWN_PID		UINT64_MAX
 #define CHECKED(n, ...) .nr = (n), .values = {__VA_ARGS__}
 
-/* A call that is allowed with (argument & mask) == one of values only. */
+/* A call that is allowed with (argument & mask) == one of values only. "call:what": for those who list that beside "call". */
 struct check {
 	const char *name;
 	u32 arg;
@@ -38,6 +39,8 @@ static const struct check checks[] = {
 	{"mmap", 2, PROT_EXEC, CHECKED(1, 0)},
 	{"mprotect", 2, PROT_EXEC, CHECKED(1, 0)},
 	{"socket", 0, LOW, CHECKED(1, AF_UNIX)},
+	/* To other hosts; netlink is how libc learns which addresses it may prefer. */
+	{"socket:network", 0, LOW, CHECKED(3, AF_INET, AF_INET6, AF_NETLINK)},
 	{"socketpair", 0, LOW, CHECKED(1, AF_UNIX)},
 	{"prctl", 0, LOW, CHECKED(3, PR_GET_NAME, PR_SET_NAME, PR_SET_VMA)},
 	{"fcntl", 1, LOW, CHECKED(6, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_OFD_SETLK)},
@@ -70,9 +73,12 @@ static int allow_checked(scmp_filter_ctx ctx, int nr, const struct check *c)
 /* A name that this architecture, or this libseccomp, has not: nothing to allow. Another part may have asked for the same: -EEXIST. */
 static int allow(scmp_filter_ctx ctx, const char *name)
 {
-	int nr = seccomp_syscall_resolve_name(name), ret;
 	const struct check *c = find_check(name);
+	char call[32];
+	int nr, ret;
 
+	snprintf(call, sizeof(call), "%.*s", (int)strcspn(name, ":"), name);
+	nr = seccomp_syscall_resolve_name(call);
 	if (nr < 0)
 		return 0;
 	if (!strcmp(name, "clone3")) /* its flags lie in memory, where no filter looks: libc then takes clone */

@@ -93,12 +93,31 @@ static const char *const timer_calls[] = {"epoll_pwait", "epoll_wait", NULL};
 static const char *const pager_calls[] = {"lseek", "mincore", "poll", "ppoll", "pread64", "pwrite64", "readahead", NULL};
 static const u32 pager_ioctls[] = {PAGEMAP_SCAN_, UFFDIO_COPY, UFFDIO_ZEROPAGE, UFFDIO_WAKE, UFFDIO_UNREGISTER, 0};
 
+/* Connections to another husk, threads for each of them; as a destination also what a pager does. Names of hosts are looked up by libc,
+ * which reads files for it. */
+static const char *const migrate_calls[] = {
+	"accept4",     "bind",	      "clone",	    "clone3",
+	"connect",     "epoll_wait",  "epoll_ctl",  "epoll_pwait",
+	"eventfd2",    "fallocate",   "fcntl",	    "fstat",
+	"getpeername", "getsockname", "getsockopt", "listen",
+	"lseek",       "mincore",     "newfstatat", "open",
+	"openat",      "poll",	      "ppoll",	    "pread64",
+	"pwrite64",    "recvfrom",    "recvmsg",    "sched_getaffinity",
+	"sendmmsg",    "sendmsg",     "sendto",	    "set_robust_list",
+	"setsockopt",  "shutdown",    "socket",	    "socket:network",
+	"uname",       "unlink",      NULL,
+};
+
 u32 sandbox_list(enum sandbox_thread kind, bool api, struct sandbox_need *needs)
 {
 	static const struct sandbox_need of[SANDBOX_THREADS] = {
-		[SANDBOX_LOOP] = {loop_calls, tty_ioctls}, [SANDBOX_VCPU] = {vcpu_calls, tty_ioctls},
-		[SANDBOX_API] = {api_calls, NULL},	   [SANDBOX_DISK] = {disk_calls, disk_ioctls},
-		[SANDBOX_TIMER] = {timer_calls, NULL},	   [SANDBOX_PAGER] = {pager_calls, pager_ioctls},
+		[SANDBOX_LOOP] = {loop_calls, tty_ioctls},
+		[SANDBOX_VCPU] = {vcpu_calls, tty_ioctls},
+		[SANDBOX_API] = {api_calls, NULL},
+		[SANDBOX_DISK] = {disk_calls, disk_ioctls},
+		[SANDBOX_TIMER] = {timer_calls, NULL},
+		[SANDBOX_PAGER] = {pager_calls, pager_ioctls},
+		[SANDBOX_MIGRATE] = {migrate_calls, pager_ioctls},
 	};
 	u32 n = 0;
 

@@ -297,6 +297,18 @@ void vm_pause(struct vm *vm)
 	vm->drain_ns = clock_host_ns() - start_ns;
 }
 
+int vm_claim(struct vm *vm, bool mine, struct err *e)
+{
+	int ret = 0;
+
+	for (u32 i = 0; ret == 0 && i < vm->nr_devices; i++) {
+		struct device *dev = vm->devices[i];
+
+		ret = dev->cls->claim ? dev->cls->claim(dev, mine, e) : 0;
+	}
+	return ret;
+}
+
 static void let_run(struct vm *vm)
 {
 	clock_resume(vm);
@@ -306,7 +318,7 @@ static void let_run(struct vm *vm)
 
 void vm_resume(struct vm *vm)
 {
-	if (vm->state != VM_PAUSED)
+	if (vm->state != VM_PAUSED || vm->elsewhere)
 		return;
 	for (u32 i = 0; i < vm->nr_devices; i++) {
 		if (vm->devices[i]->cls->resume)

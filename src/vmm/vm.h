@@ -39,6 +39,7 @@ enum vm_end {
 	VM_END_CRASH,	 /* triple fault */
 	VM_END_INTERNAL, /* the accelerator cannot go on */
 	VM_END_HOST,	 /* a signal, the API or the console escape */
+	VM_END_MOVED,	 /* it runs on in another husk */
 };
 
 /* Where the VM's state comes from. */
@@ -97,6 +98,8 @@ struct vm {
 	struct mmds_service *mmds;	     /* borrowed; set between vm_init and vm_run. NULL: no metadata service */
 	u64 memory_id;			     /* snapshot that the record of dirty pages counts from; 0: none. ctx: loop */
 	u64 drain_ns;			     /* what the last vm_pause took. ctx: loop */
+	/* It runs in another husk, or may, or comes from there: vm_resume leaves it halted. ctx: loop */
+	bool elsewhere;
 
 	pthread_mutex_t run_lock; /* guards what follows */
 	pthread_cond_t run_cond;
@@ -127,6 +130,13 @@ void vm_end(struct vm *vm, enum vm_end why);
  * state already stays as it is. ctx: loop */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
+/* device_class.claim of all devices. mine false never fails. ctx: loop, paused, or before start */
+int vm_claim(struct vm *vm, bool mine, struct err *e) MUST_CHECK;
+/* Whether it comes from another husk, which has its disks until vm_claim. ctx: before start */
+static inline bool vm_arrives(const struct vm *vm)
+{
+	return vm->restore && vm->origin == VM_MOVED;
+}
 /* Makes a device of a class and adds it to vm->devices. */
 int vm_add_device(struct vm *vm, const struct device_class *cls, const void *cfg, const struct dev_slot *slot, struct err *e) MUST_CHECK;
 /* First device of the class name, or NULL. */

@@ -497,6 +497,8 @@ class NestedHost:
     qemu_args  further arguments for the outer QEMU;  boot_timeout: seconds until the agent must answer
     """
 
+    migrate_guest_port = 7001  # in it; this machine reaches it at 127.0.0.1:migrate_port
+
     def __init__(self, husk=None, guest_dir=None, cache=None, memory=3072, smp=1, icount=False, cpu=CPU, peer=False, programs=(),
                  qemu_args=(), append="", boot_timeout=180, log=None):
         if husk is None:
@@ -539,9 +541,10 @@ class NestedHost:
             with open(b.base(), "rb") as f:
                 shutil.copyfileobj(f, out)
             out.write(b.husk(self.husk, self.programs))
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
+        with socket.socket() as s, socket.socket() as t:
+            for one in (s, t):
+                one.bind(("127.0.0.1", 0))
+            self.port, self.migrate_port = s.getsockname()[1], t.getsockname()[1]
         drives = [b.images()] + ([b.peer()] if self.peer else [])
         cmd = b.qemu + ["-M", "microvm,rtc=on", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                "-cpu", self.cpu, "-m", str(self.memory), "-smp", str(self.smp),
@@ -551,7 +554,8 @@ class NestedHost:
                            "tsc_early_khz=%d cgroup_no_v1=all loglevel=5 %s"
                            % (1000000 if self.icount else b.tsc_khz(), self.append)).strip(),
                "-chardev", "file,id=con,path=" + self.console_path, "-serial", "chardev:con",
-               "-netdev", "user,id=n,restrict=off,hostfwd=tcp:127.0.0.1:%d-10.0.2.15:7000" % self.port,
+               "-netdev", "user,id=n,restrict=off,hostfwd=tcp:127.0.0.1:%d-10.0.2.15:7000,hostfwd=tcp:127.0.0.1:%d-10.0.2.15:%d"
+               % (self.port, self.migrate_port, self.migrate_guest_port),
                "-device", "virtio-net-device,netdev=n", "-device", "virtio-rng-device"]
         if self.icount:
             cmd += ["-icount", "shift=0,sleep=off"]

@@ -146,7 +146,7 @@ def test_clang_format_has_nothing_to_say():
 # expands them to `rep movsb`.
 LEAN_MAY_CALL = {
     "the caller saved the guest's state (fpu_save)":
-        "bus_read bus_write trace_emit mem_read mem_dirty vcpu_kept_msr clock_now clock_host_ns clock_gettime "
+        "bus_read bus_write trace_emit mem_read mem_await mem_dirty vcpu_kept_msr clock_now clock_host_ns clock_gettime "
         "pthread_cond_wait pthread_cond_broadcast loop_post loop_timer_arm tools_unit",
     "glibc's uses general registers only": "pthread_mutex_lock pthread_mutex_unlock",
     "before the guest runs, and after": "mmap64 munmap err_set aligned_alloc xzalloc free bus_add device_init device_fini "

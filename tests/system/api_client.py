@@ -41,12 +41,12 @@ class Answer:
 class Husk:
     """A process with an API socket in `folder`; its console and log are files there."""
 
-    def __init__(self, folder, *flags, command=()):
+    def __init__(self, folder, *flags, command=(), prefix=()):
         self.folder, self.sock = Path(folder), Path(folder) / "api.sock"
         self.console_file, self.log_file = self.folder / "console", self.folder / "log"
         log = [] if command else ["--log-path", self.log_file, "--level", "Debug", "--accelerator", "tcg", "--id", "api-test"]
         with open(self.console_file, "wb") as out, open(self.folder / "stderr", "wb") as err:
-            self.process = subprocess.Popen([HUSK, *command, "--api-sock", str(self.sock), *map(str, log), *map(str, flags)],
+            self.process = subprocess.Popen([*prefix, HUSK, *command, "--api-sock", str(self.sock), *map(str, log), *map(str, flags)],
                                             stdin=subprocess.DEVNULL, stdout=out, stderr=err)
         self.wait_for(self.listens, "the API socket")
 

@@ -56,15 +56,15 @@ class Machines:
     def __init__(self, folder):
         self.folder, self.all = Path(folder), []
 
-    def new(self, *flags):
+    def new(self, *flags, prefix=()):
         where = self.folder / f"vm{len(self.all)}"
         where.mkdir()
-        machine = Machine(where, *flags)
+        machine = Machine(where, *flags, prefix=prefix)
         self.all.append(machine)
         return machine
 
-    def booted(self, script, memory=128, cpus=1, track=False, more=(), **how):
-        machine = self.new()
+    def booted(self, script, memory=128, cpus=1, track=False, more=(), prefix=(), flags=(), **how):
+        machine = self.new(*flags, prefix=prefix)
         machine.put("/machine-config", vcpu_count=cpus, mem_size_mib=memory, track_dirty_pages=track)
         machine.put("/boot-source", **machine.boot_source(script, **how))
         for path, body in more:

@@ -7,6 +7,10 @@
 
 #include "tcg/x86_64/interp.h"
 
+/* delivering_vector of events that are benign whatever their vector is. */
+#define DELIVERING_SOFT	    0xfe /* and faults on the way are not external: no EXT in their error code */
+#define DELIVERING_EXTERNAL 0xff
+
 /* ---- descriptors (sys_desc.c) ---- */
 
 /* System descriptor types (SDM 3A table 3-2). */

@@ -14,10 +14,6 @@ struct event {
 	u64 rip, rflags; /* as pushed */
 };
 
-/* delivering_vector of events that are benign whatever their vector is. */
-#define DELIVERING_SOFT	    0xfe /* and faults on the way are not external: no EXT in their error code */
-#define DELIVERING_EXTERNAL 0xff
-
 #define DR6_ACTIVE_LOW 0xffff0ff0ull
 #define DR6_TRAPS      0xfull
 #define DR7_GD	       0x2000ull

@@ -139,7 +139,7 @@ static void next_page_insn(struct xlate *x, struct x86_insn *in, u64 *va)
 		p->wanted = true;
 		return;
 	}
-	page2 = p->gpa == UNIT_NO_PAGE ? NULL : mem_ptr(&x->c->t->vm->mem, p->gpa, MEM_PAGE_SIZE);
+	page2 = p->gpa == UNIT_NO_PAGE ? NULL : mem_at(&x->c->t->vm->mem, p->gpa, MEM_PAGE_SIZE);
 	if (!page2 || p->gpa == (x->gpa & ~(MEM_PAGE_SIZE - 1)))
 		return;
 	for (u32 i = 0; i < X86_INSN_MAX; i++)
@@ -498,7 +498,7 @@ bool xlate_unit(struct tcg_cpu *c, struct tcg_code *k, u64 va, u64 gpa, u16 mode
 
 	begin(x, c, k, va, mode);
 	x->gpa = gpa;
-	x->page = mem_ptr(&c->t->vm->mem, gpa & ~(MEM_PAGE_SIZE - 1), MEM_PAGE_SIZE);
+	x->page = mem_at(&c->t->vm->mem, gpa & ~(MEM_PAGE_SIZE - 1), MEM_PAGE_SIZE);
 	if (!x->page)
 		return false;
 	prefetch(x, u);

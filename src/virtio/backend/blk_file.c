@@ -205,7 +205,7 @@ static int open_and_lock(struct blk_file *f, const struct blk_file_params *p, st
 		ret = share_open_file(f, e);
 	if (ret == 0)
 		ret = inspect_image(f, e);
-	if (ret == 0)
+	if (ret == 0 && !p->unlocked)
 		ret = lock_image(f, e);
 	return ret;
 }
@@ -284,4 +284,18 @@ int blk_file_sync(struct blk_file *f)
 	blk_file_drain(f);
 	f->sync = NULL;
 	return io.result;
+}
+
+int blk_file_claim(struct blk_file *f, bool mine, struct err *e)
+{
+	struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+	int ret = mine ? lock_image(f, e) : f->p.read_only ? 0 : blk_file_sync(f);
+
+	if (ret < 0)
+		return mine ? ret : err_set(e, ret, "disk \"%s\" cannot be written back: %s", f->p.path, strerror(-ret));
+	if (mine)
+		posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED); /* what this host has read before the other one wrote */
+	else
+		fcntl(f->fd, F_OFD_SETLK, &unlock);
+	return 0;
 }

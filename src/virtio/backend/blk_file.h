@@ -59,7 +59,8 @@ struct blk_worker {
 struct blk_file_params {
 	const char *path;
 	bool read_only;
-	bool async; /* use io_uring; without it (not there, forbidden) the Sync engine takes over, with a warning */
+	bool async;    /* use io_uring; without it (not there, forbidden) the Sync engine takes over, with a warning */
+	bool unlocked; /* blk_file_claim takes the lock later */
 	/* Its lock does not stand in the way: the same image may be opened again. NULL: none. Borrowed, not needed after blk_file_open */
 	const struct blk_file *replaces;
 	struct loop *loop;	 /* borrowed */
@@ -89,6 +90,9 @@ struct blk_file {
 int blk_file_open(struct blk_file *f, const struct blk_file_params *p, struct err *e) MUST_CHECK;
 /* The checks of blk_file_open, without an engine and without a trace: path and read_only of p are looked at. ctx: any */
 int blk_file_probe(const struct blk_file_params *p, struct err *e) MUST_CHECK;
+/* While a VM moves between two husks that have the image open. mine: takes the lock, and believes nothing that this host remembers of the
+ * image. Else all that was written is put on the disk, and the lock is given up. Nothing is in flight. -EBUSY: the other VM has it. */
+int blk_file_claim(struct blk_file *f, bool mine, struct err *e) MUST_CHECK;
 /* Finishes what is in flight, then closes. Accepts zeroed. */
 void blk_file_close(struct blk_file *f);
 

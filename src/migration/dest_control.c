@@ -1,0 +1,608 @@
+/* dest_control.c: the conversation of a destination with its source, and what follows from it; see dest_impl.h. */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "migration/dest_impl.h"
+#include "vmm/clock.h"
+
+/* ---- the state ---- */
+
+void dest_wake(struct dest *d)
+{
+	ssize_t n = write(d->wake_fd, &(u64){1}, 8);
+
+	ASSERT(n == 8 || errno == EAGAIN);
+}
+
+void dest_set_state(struct dest *d, enum dest_state state)
+{
+	pthread_mutex_lock(&d->lock);
+	d->state = state;
+	if (state >= DEST_COMPLETE)
+		d->status.end_ns = clock_host_ns();
+	pthread_cond_broadcast(&d->changed);
+	pthread_mutex_unlock(&d->lock);
+}
+
+enum wire_phase dest_wire_phase(const struct dest *d)
+{
+	static const enum wire_phase phases[] = {
+		[DEST_RECEIVE] = WIRE_RECEIVING, [DEST_LOADING] = WIRE_RECEIVING, [DEST_LOADED] = WIRE_LOADED,
+		[DEST_RUNNING] = WIRE_RUNNING,	 [DEST_COMPLETE] = WIRE_COMPLETE, [DEST_FAILED] = WIRE_NEW,
+	};
+
+	return phases[d->state];
+}
+
+void dest_fail(struct dest *d, const struct err *e, bool tell)
+{
+	struct err why = *e;
+	bool end;
+
+	if (d->state == DEST_LISTEN || d->state == DEST_FAILED)
+		return;
+	if (tell)
+		dest_link_tell(d, &why);
+	dest_link_drop(d);
+	if (d->state == DEST_SETUP)
+		log_warn(d->log, "a source is turned away: %s", why.msg);
+	else
+		log_error(d->log, "the migration failed: %s", why.msg);
+	pthread_mutex_lock(&d->lock);
+	d->why = why;
+	d->state = DEST_FAILED;
+	d->status.end_ns = clock_host_ns();
+	end = d->loaded;
+	pthread_cond_broadcast(&d->changed);
+	pthread_mutex_unlock(&d->lock);
+	if (end)
+		vm_end(d->vm, VM_END_HOST);
+}
+
+/* What is missing from now on is zero. */
+static void settle(struct dest *d)
+{
+	if (d->settled)
+		return;
+	d->settled = true;
+	dest_fault_stop(d);
+	dest_ram_settle(&d->ram);
+}
+
+void dest_complete(struct dest *d, const struct err *lost)
+{
+	settle(d);
+	if (lost) {
+		log_warn(d->log, "the VM is here as a whole; the source may not know: %s", lost->msg);
+		dest_link_drop(d);
+	} else {
+		log_info(d->log, "the VM is here as a whole");
+	}
+	dest_set_state(d, DEST_COMPLETE);
+}
+
+void dest_forget(struct dest *d)
+{
+	dest_link_drop(d);
+	package_close(d->offer);
+	free(d->offer_bytes);
+	free(d->devices);
+	d->offer = NULL;
+	d->offer_bytes = NULL;
+	d->devices = NULL;
+	pthread_mutex_lock(&d->lock);
+	d->refused = d->agreed = d->cancelled = false;
+	d->status = (struct migrate_status){0};
+	pthread_mutex_unlock(&d->lock);
+	dest_set_state(d, DEST_LISTEN);
+}
+
+/* ---- frames ---- */
+
+static int out_of_place(const struct dest *d, const struct frame *f, struct err *e)
+{
+	static const char *const where[] = {"before a session", "before the offer",  "before ACCEPT", "before the package", "before LOADED",
+					    "before COMMIT",	"while the VM runs", "at the end",    "after a failure"};
+
+	return err_set(e, -EPROTO, "frame %s has no place %s", frame_name(f->type), where[d->state]);
+}
+
+static int check_offer(struct dest *d, const struct wire_offer *o, struct err *e)
+{
+	int ret;
+
+	if (o->package_bytes > d->package_cap)
+		return err_set(e, -EFBIG, "the state of the VM takes %llu bytes, and this destination takes at most %llu",
+			       (unsigned long long)o->package_bytes, (unsigned long long)d->package_cap);
+	d->offer_bytes = malloc(o->package_len + 1);
+	d->devices = malloc(o->devices_len + 1);
+	if (!d->offer_bytes || !d->devices)
+		return err_set(e, -ENOMEM, "no memory for what the source offers");
+	memcpy(d->offer_bytes, o->package, o->package_len);
+	memcpy(d->devices, o->devices, o->devices_len);
+	d->devices_len = o->devices_len;
+	d->offer_flags = o->flags;
+	d->page_shift = o->page_shift;
+	ret = package_open(&d->offer, d->offer_bytes, o->package_len, e);
+	return ret < 0 ? err_prefix(e, "frame OFFER: field package") : 0;
+}
+
+static int on_offer(struct dest *d, const struct frame *f, struct err *e)
+{
+	struct wire_offer o;
+	int ret = wire_get_offer(f, &o, e);
+
+	if (ret == 0)
+		ret = check_offer(d, &o, e);
+	if (ret < 0)
+		return ret;
+	pthread_mutex_lock(&d->lock);
+	d->status.mode = o.flags & OFFER_POSTCOPY ? MIGRATE_MODE_POSTCOPY : MIGRATE_MODE_PRECOPY;
+	d->status.ram_bytes = package_info(d->offer)->ram_bytes;
+	pthread_mutex_unlock(&d->lock);
+	dest_set_state(d, DEST_OFFERED);
+	return 0;
+}
+
+static int on_missing(struct dest *d, const struct frame *f, struct err *e)
+{
+	struct wire_bits b;
+	int ret = wire_get_bits(f, &b, e);
+
+	if (d->have_package)
+		return err_set(e, -EPROTO, "frame MISSING comes after the package");
+	return ret == 0 ? dest_ram_missing(&d->ram, &b, e) : ret;
+}
+
+static int on_package(struct dest *d, const struct frame *f, struct err *e)
+{
+	if (d->have_package)
+		return err_set(e, -EPROTO, "frame PACKAGE comes twice");
+	d->have_package = true;
+	d->package_ns = clock_host_ns();
+	/* The channel has another buffer next time. */
+	d->held = d->control->body;
+	d->held.len = f->len;
+	d->control->body = (struct buf){0};
+	pthread_mutex_lock(&d->lock);
+	d->status.package_bytes = f->len;
+	pthread_mutex_unlock(&d->lock);
+	return 0;
+}
+
+static int on_commit(struct dest *d)
+{
+	pthread_mutex_lock(&d->lock);
+	d->recovering = false;
+	d->why = (struct err){0};
+	pthread_mutex_unlock(&d->lock);
+	dest_fault_open(d);
+	d->commit_ns = clock_host_ns();
+	dest_set_state(d, DEST_RUNNING);
+	loop_post(&d->vm->loop, &d->start);
+	return 0;
+}
+
+static int on_resume(struct dest *d)
+{
+	pthread_mutex_lock(&d->lock);
+	d->recovering = false;
+	d->why = (struct err){0};
+	pthread_mutex_unlock(&d->lock);
+	dest_fault_open(d);
+	return 0;
+}
+
+static int on_done(struct dest *d, const struct frame *f, struct err *e)
+{
+	u64 sent;
+	int ret = wire_get_u64(f, &sent, 1, e);
+
+	if (ret < 0)
+		return ret;
+	d->done = true;
+	d->done_ns = clock_host_ns();
+	return 0;
+}
+
+static int on_digests(struct dest *d, const struct frame *f, struct err *e)
+{
+	u64 compared = 0, different = 0;
+	struct wire_digests g;
+	u32 first;
+	int ret = wire_get_digests(f, &g, e);
+
+	if (ret == 0 && (!d->ram.verify || !d->settled))
+		ret = out_of_place(d, f, e);
+	if (ret == 0 && g.nr)
+		ret = dest_verify_compare(&d->ram, &g, &compared, &different, &first, e);
+	if (ret < 0)
+		return ret;
+	pthread_mutex_lock(&d->lock);
+	d->status.verified_pages += compared;
+	d->status.different_pages += different;
+	compared = d->status.verified_pages;
+	if (different && d->status.different_pages == different)
+		log_error(d->log, "page %u of memory region %u is another than at the source", first, g.region);
+	different = d->status.different_pages;
+	pthread_mutex_unlock(&d->lock);
+	if (g.nr)
+		return 0;
+	d->verified = true;
+	return wire_send_u64(d->control, FRAME_VERIFIED, (u64[]){compared, different}, 2, e);
+}
+
+/* The source says that the VM stays there. */
+static int on_abort(struct dest *d, const struct frame *f, struct err *e)
+{
+	struct wire_fail fail;
+	struct err why;
+	int ret = wire_get_fail(f, &fail, e);
+
+	if (ret < 0)
+		return ret;
+	if (d->state >= DEST_RUNNING)
+		return out_of_place(d, f, e);
+	err_set(&why, -ECANCELED, "the source has cancelled the migration: %s", fail.text);
+	pthread_mutex_lock(&d->lock);
+	d->cancelled = true;
+	pthread_mutex_unlock(&d->lock);
+	dest_fail(d, &why, false);
+	return 0;
+}
+
+static int on_fail(struct dest *d, const struct frame *f, struct err *e)
+{
+	struct wire_fail fail;
+	int ret = wire_get_fail(f, &fail, e);
+
+	if (ret < 0)
+		return ret;
+	err_set(e, fail.code, "the source says: %s", fail.text);
+	dest_link_lost(d, e, false);
+	return 0;
+}
+
+static int on_bye(struct dest *d)
+{
+	d->released = true;
+	dest_link_drop(d);
+	return 0;
+}
+
+static int on_frame(struct dest *d, const struct frame *f, struct err *e)
+{
+	enum dest_state s = d->state;
+	u64 v[1];
+
+	switch (f->type) {
+	case FRAME_PING:
+		return channel_send_bytes(d->control, FRAME_PONG, f->body, f->len, e);
+	case FRAME_PONG:
+		return 0;
+	case FRAME_FAIL:
+		return on_fail(d, f, e);
+	case FRAME_ABORT:
+		return on_abort(d, f, e);
+	case FRAME_OFFER:
+		return s == DEST_SETUP ? on_offer(d, f, e) : out_of_place(d, f, e);
+	case FRAME_MISSING:
+		return s == DEST_RECEIVE ? on_missing(d, f, e) : out_of_place(d, f, e);
+	case FRAME_PACKAGE:
+		return s == DEST_RECEIVE ? on_package(d, f, e) : out_of_place(d, f, e);
+	case FRAME_COMMIT:
+		return s == DEST_LOADED ? wire_get_u64(f, v, 0, e) ?: on_commit(d) : out_of_place(d, f, e);
+	case FRAME_RESUME:
+		return s >= DEST_LOADED && d->recovering ? wire_get_u64(f, v, 0, e) ?: on_resume(d) : out_of_place(d, f, e);
+	case FRAME_DONE:
+		return s == DEST_RUNNING && !d->done ? on_done(d, f, e) : out_of_place(d, f, e);
+	case FRAME_DIGESTS:
+		return s == DEST_RUNNING ? on_digests(d, f, e) : out_of_place(d, f, e);
+	case FRAME_BYE:
+		return s == DEST_COMPLETE ? wire_get_u64(f, v, 0, e) ?: on_bye(d) : out_of_place(d, f, e);
+	default:
+		return out_of_place(d, f, e);
+	}
+}
+
+/* ---- what follows ---- */
+
+static bool all_quiet(struct dest *d, u64 *round)
+{
+	bool quiet = true;
+
+	pthread_mutex_lock(&d->lock);
+	*round = d->bulk[0].round;
+	for (u32 i = 0; i < d->nr_bulk; i++)
+		quiet &= d->bulk[i].channel && d->bulk[i].quiet && d->bulk[i].round == *round;
+	pthread_mutex_unlock(&d->lock);
+	return quiet;
+}
+
+/* All channels have come to the same SYNC. */
+static int follow_sync(struct dest *d, struct err *e)
+{
+	u64 round;
+
+	if (!all_quiet(d, &round) || round == d->synced)
+		return 0;
+	d->synced = round;
+	pthread_mutex_lock(&d->lock);
+	d->status.rounds += d->state == DEST_RECEIVE;
+	pthread_mutex_unlock(&d->lock);
+	return wire_send_u64(d->control, FRAME_SYNCED, &round, 1, e);
+}
+
+static int follow_package(struct dest *d, struct err *e)
+{
+	u64 round;
+	int ret;
+
+	if (!d->have_package || !all_quiet(d, &round))
+		return 0;
+	ret = dest_ram_hand_over(&d->ram, e);
+	if (ret < 0)
+		return ret;
+	dest_fault_open(d);
+	dest_set_state(d, DEST_LOADING);
+	return 0;
+}
+
+/* Every page is there: the digests are awaited, or nothing more. */
+static int follow_done(struct dest *d, struct err *e)
+{
+	u64 now = clock_host_ns(), since = MAX(d->done_ns, __atomic_load_n(&d->ram.last_placed_ns, __ATOMIC_RELAXED));
+	u64 missing = page_set_count(&d->ram.missing), placed = __atomic_load_n(&d->ram.placed, __ATOMIC_RELAXED);
+	int ret;
+
+	if (missing && now > since && now - since > d->patience_ms * NSEC_PER_MSEC)
+		return err_set(e, -EPROTO, "the source says that every page was sent, and %llu are missing", (unsigned long long)missing);
+	if (missing)
+		return 0;
+	settle(d);
+	if (d->ram.verify && !d->verified)
+		return 0;
+	ret = wire_send_u64(d->control, FRAME_RELEASE, &placed, 1, e);
+	if (ret == 0)
+		dest_complete(d, NULL);
+	return ret;
+}
+
+static int follow(struct dest *d, struct err *e)
+{
+	bool agreed, loaded, started;
+	int ret = 0;
+
+	pthread_mutex_lock(&d->lock);
+	agreed = d->agreed;
+	loaded = d->loaded;
+	started = d->started;
+	pthread_mutex_unlock(&d->lock);
+	if (d->state == DEST_OFFERED && agreed) {
+		pthread_mutex_lock(&d->lock);
+		d->status.setup_ns = clock_host_ns() - d->status.start_ns;
+		pthread_mutex_unlock(&d->lock);
+		dest_set_state(d, DEST_RECEIVE);
+		return wire_send_u64(d->control, FRAME_ACCEPT, &d->package_cap, 1, e);
+	}
+	if (d->state >= DEST_RECEIVE && d->state < DEST_COMPLETE)
+		ret = follow_sync(d, e);
+	if (ret == 0 && d->state == DEST_RECEIVE)
+		return follow_package(d, e);
+	if (ret == 0 && d->state == DEST_LOADING && loaded) {
+		dest_set_state(d, DEST_LOADED);
+		return wire_send_u64(d->control, FRAME_LOADED, &d->load_ns, 1, e);
+	}
+	if (ret == 0 && d->state == DEST_RUNNING && started && !d->running_sent) {
+		d->running_sent = true;
+		ret = wire_send_u64(d->control, FRAME_RUNNING, &d->run_ns, 1, e);
+	}
+	if (ret == 0 && d->state == DEST_RUNNING && started && d->done)
+		ret = follow_done(d, e);
+	return ret;
+}
+
+/* A receiver that has ended is a lost connection, unless nothing is expected of it any more. */
+static int check_receivers(struct dest *d, struct err *e)
+{
+	bool whole = d->state >= DEST_LOADED && !page_set_count(&d->ram.missing);
+	int ret = 0;
+
+	if (__atomic_load_n(&d->urgent_broken, __ATOMIC_ACQUIRE))
+		return err_set(e, -ETIMEDOUT, "the connection is lost: the source does not take requests for pages");
+	pthread_mutex_lock(&d->lock);
+	for (u32 i = 0; i < WIRE_MAX_BULK + 1; i++) {
+		const struct dest_receiver *r = i ? &d->bulk[i - 1] : &d->urgent;
+
+		if (ret == 0 && r->ended && !(whole && r->why.code == -ECONNRESET)) {
+			*e = r->why;
+			ret = e->code;
+		}
+	}
+	pthread_mutex_unlock(&d->lock);
+	return ret;
+}
+
+/* ---- the clock ---- */
+
+static int heartbeat(struct dest *d, struct err *e)
+{
+	u64 now = clock_host_ns(), patience = d->patience_ms * NSEC_PER_MSEC;
+	u64 received = __atomic_load_n(&d->control->last_received_ns, __ATOMIC_RELAXED);
+	u64 sent = __atomic_load_n(&d->control->last_sent_ns, __ATOMIC_RELAXED);
+
+	/* Behind DONE nothing is read until all pages are placed; that has a deadline of its own. */
+	if (now - MIN(now, received) > patience && !(d->done && page_set_count(&d->ram.missing)))
+		return err_set(e, -ETIMEDOUT, "the connection is lost: the source has been silent for %u ms", d->patience_ms);
+	if (d->state == DEST_SETUP && now - d->status.start_ns > patience)
+		return err_set(e, -ETIMEDOUT, "the source has offered nothing for %u ms", d->patience_ms);
+	if (now - MIN(now, sent) <= patience / 4)
+		return 0;
+	return wire_send_u64(d->control, FRAME_PING, &now, 1, e);
+}
+
+static int timeout_ms(const struct dest *d)
+{
+	bool waits = d->control != NULL || (d->state >= DEST_LOADED && d->state < DEST_COMPLETE);
+
+	for (u32 i = 0; i < DEST_MAX_PENDING; i++)
+		waits |= d->pending[i].channel != NULL;
+	return waits ? (int)MAX(MIN(d->patience_ms / 8, 250u), 5u) : -1;
+}
+
+/* The user's orders, which need no connection. */
+static void obey(struct dest *d)
+{
+	bool abandoned, refused;
+	struct err why;
+
+	pthread_mutex_lock(&d->lock);
+	abandoned = d->abandoned;
+	refused = d->refused;
+	why = d->why;
+	d->cancelled |= abandoned && d->state < DEST_RUNNING;
+	pthread_mutex_unlock(&d->lock);
+	if (refused && d->state != DEST_FAILED)
+		dest_fail(d, &why, true);
+	if (!abandoned || d->state == DEST_LISTEN || d->state >= DEST_RUNNING)
+		return;
+	err_set(&why, -ECANCELED, "the destination was told to give up");
+	dest_fail(d, &why, true);
+}
+
+/* Who waits for a page that nobody brings keeps a VM from its end. */
+static void let_go(struct dest *d)
+{
+	if (d->control || !d->vm || d->settled || d->state < DEST_LOADED || __atomic_load_n(&d->vm->end, __ATOMIC_ACQUIRE) == VM_END_NONE)
+		return;
+	d->settled = true;
+	dest_ram_lose(&d->ram);
+}
+
+/* The conversation cannot go on. */
+static void break_off(struct dest *d, struct err *e)
+{
+	bool gone = e->code == -ECONNRESET || e->code == -ETIMEDOUT;
+
+	if (!d->control)
+		return;
+	if (gone)
+		err_prefix(e, "the source");
+	dest_link_lost(d, e, !gone);
+}
+
+static void listen_to(struct dest *d)
+{
+	struct frame f;
+	struct err e;
+	int ret = channel_receive(d->control, &f, 0, &e);
+
+	if (ret == -EAGAIN)
+		return;
+	if (ret == 0)
+		ret = on_frame(d, &f, &e);
+	if (ret < 0)
+		break_off(d, &e);
+}
+
+static void speak(struct dest *d)
+{
+	struct err e;
+	int ret;
+
+	obey(d);
+	let_go(d);
+	if (!d->control)
+		return;
+	ret = check_receivers(d, &e);
+	if (ret == 0)
+		ret = follow(d, &e);
+	if (ret == 0 && d->control)
+		ret = heartbeat(d, &e);
+	if (ret < 0)
+		break_off(d, &e);
+}
+
+void dest_turn(struct dest *d)
+{
+	bool deaf = d->control == NULL || (d->done && page_set_count(&d->ram.missing));
+	struct pollfd p[3 + DEST_MAX_PENDING] = {
+		{.fd = d->wake_fd, .events = POLLIN},
+		{.fd = d->listen_fd, .events = POLLIN},
+		{.fd = deaf ? -1 : d->control->fd, .events = POLLIN},
+	};
+	bool more = !deaf && channel_pending(d->control);
+	u64 drained;
+
+	for (u32 i = 0; i < DEST_MAX_PENDING; i++)
+		p[3 + i] = (struct pollfd){.fd = d->pending[i].channel ? d->pending[i].channel->fd : -1, .events = POLLIN};
+	if (poll(p, ARRAY_SIZE(p), more ? 0 : timeout_ms(d)) < 0)
+		return;
+	if (p[0].revents && read(d->wake_fd, &drained, 8) < 0)
+		ASSERT(errno == EAGAIN || errno == EINTR);
+	speak(d);
+	if ((p[2].revents || more) && d->control && d->control->fd == p[2].fd)
+		listen_to(d);
+	for (u32 i = 0; i < DEST_MAX_PENDING; i++) {
+		if (d->pending[i].channel && (p[3 + i].revents || clock_host_ns() > d->pending[i].until_ns))
+			dest_link_greet(d, i);
+	}
+	if (p[1].revents)
+		dest_link_accept(d);
+	speak(d);
+}
+
+/* ---- husk-migrate ---- */
+
+static bool told_to_stop(struct dest *d)
+{
+	bool stop;
+
+	pthread_mutex_lock(&d->lock);
+	stop = d->stop;
+	pthread_mutex_unlock(&d->lock);
+	return stop;
+}
+
+/* The VM goes, with or without having run. */
+static void last_words(struct dest *d)
+{
+	struct err e;
+
+	if (d->state == DEST_OFFERED) /* dest_refuse has the word */
+		return dest_link_drop_receivers(d);
+	if (d->state >= DEST_RUNNING) {
+		err_set(&e, -ESHUTDOWN, "the VM has ended at the destination");
+		if (d->state == DEST_RUNNING)
+			dest_link_tell(d, &e);
+		return dest_link_drop(d);
+	}
+	err_set(&e, -ESHUTDOWN, "the destination has ended before the VM ran there");
+	dest_fail(d, &e, true);
+}
+
+void *dest_thread(void *opaque)
+{
+	struct dest *d = opaque;
+	struct err e = {0};
+
+	if (d->confine)
+		sandbox_enter(d->vm->sandbox, SANDBOX_MIGRATE);
+	if (d->control) /* nobody listened while the VM was being made */
+		__atomic_store_n(&d->control->last_received_ns, clock_host_ns(), __ATOMIC_RELAXED);
+	prctl(PR_SET_NAME, "husk-migrate");
+	if (dest_fault_start(d, &e) < 0 || dest_link_start_receivers(d, &e) < 0)
+		dest_fail(d, &e, true);
+	while (!told_to_stop(d) && !d->released)
+		dest_turn(d);
+	last_words(d);
+	dest_link_drop_pending(d);
+	if (d->released)
+		fd_close(&d->listen_fd);
+	dest_fault_stop(d);
+	return NULL;
+}
