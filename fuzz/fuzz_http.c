@@ -72,7 +72,9 @@ static void *main_thread(void *opaque)
 	struct config c;
 
 	if (r->running) {
-		control_attach(&r->control, &r->f.vm);
+		/* Its state is not VM_RUNNING, so that it moves nowhere. */
+		if (control_attach(&r->control, &r->f.vm, &e) < 0)
+			abort();
 		loop_run(&r->f.vm.loop);
 		control_detach(&r->control);
 		return NULL;

@@ -233,12 +233,15 @@ static int precopy(struct source *s, bool *postcopy, struct err *e)
 /* It came to nothing, and COMMIT was not sent: the VM has never been elsewhere. */
 static void give_up(struct source *s, const struct err *why)
 {
-	struct err e = {0};
+	struct err e = {0}, as_asked;
 	bool cancelled;
 
 	pthread_mutex_lock(&s->lock);
 	cancelled = s->cancel;
 	pthread_mutex_unlock(&s->lock);
+	/* Whatever broke when the connection was broken for it. */
+	if (cancelled && err_set(&as_asked, -ECANCELED, "cancelled") < 0)
+		why = &as_asked;
 	/* The guest first: it has waited long enough. */
 	if (source_on_loop(s, source_go_on, &e) < 0)
 		log_debug(s->vm->log, "migration: %s", e.msg);

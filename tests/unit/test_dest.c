@@ -425,13 +425,16 @@ static void whoever_talks_nonsense_is_forgotten(void **state)
 	script_free(s);
 }
 
+/* Long enough for a script under ThreadSanitizer on a busy machine to come as far as it shall. */
+#define SILENCE_MS 1200
+
 static void a_source_that_falls_silent_is_noticed(void **state)
 {
 	static const enum step at[] = {S_CONTROL, S_OFFER, S_SYNC, S_PACKAGE, S_COMMIT};
 
 	(void)state;
 	for (u32 i = 0; i < ARRAY_SIZE(at); i++) {
-		struct script *s = script_new(&(struct dest_params){.patience_ms = 300});
+		struct script *s = script_new(&(struct dest_params){.patience_ms = SILENCE_MS});
 
 		s->flags = OFFER_POSTCOPY;
 		play(s, S_CONTROL, at[i] + 1);
