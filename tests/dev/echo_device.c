@@ -117,7 +117,7 @@ static void echo_kick(struct virtio_dev *vdev, u16 index)
 			virtq_want_kicks(q, false);
 		while (take_one(echo, q))
 			;
-		if (!echo->cfg.hold)
+		if (!__atomic_load_n(&echo->cfg.hold, __ATOMIC_RELAXED))
 			finish(echo);
 	} while (echo->cfg.no_kicks && virtq_want_kicks(q, true));
 }

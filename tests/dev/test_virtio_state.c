@@ -364,7 +364,7 @@ static void nothing_is_saved_with_requests_in_flight(void **state)
 	struct err e = {0};
 
 	(void)state;
-	b->echo->cfg.hold = true;
+	__atomic_store_n(&b->echo->cfg.hold, true, __ATOMIC_RELAXED);
 	assert_true(fdrv_add(&b->drv, 1, &buf, 1, &buf, 1, NULL));
 	fdrv_kick(&b->drv, 1);
 	fdrv_sync(&b->drv);

@@ -536,7 +536,7 @@ static void after_commit_it_never_runs_by_itself(void **state)
 
 	(void)state;
 	l->params.nr_bulk = 1;
-	l->params.patience_ms = 600;
+	l->params.patience_ms = 2000;
 	for (int how = LEAVE; how <= SILENCE; how++) {
 		struct actor *a = actor_new(l, ACT_RUNNING, how);
 		struct migrate_status s;
