@@ -294,12 +294,13 @@ static s64 copy(struct dest_ram *r, u32 region, u32 first, u32 nr, const u8 *dat
 /* Counts as received from now on. ctx: lock held */
 static void taken(struct dest_ram *r, u32 region, u32 page, const u8 *data)
 {
+	/* Before it stops to be missing: nobody compares digests while pages are. */
+	if (r->verify && page_set_has(&r->missing, region, page))
+		dest_verify_placed(r, region, page, data);
 	if (!page_set_take(&r->missing, region, page))
 		return;
 	if (page_set_take(&r->asked, region, page))
 		dest_fault_served(r, region, page);
-	if (r->verify)
-		dest_verify_placed(r, region, page, data);
 	__atomic_fetch_add(&r->placed, 1, __ATOMIC_RELAXED);
 	if (!data)
 		__atomic_fetch_add(&r->zero_pages, 1, __ATOMIC_RELAXED);

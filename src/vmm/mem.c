@@ -49,7 +49,8 @@ static int reserve_region(struct mem_region *r, struct err *e)
 
 static int map_region(struct mem *m, struct mem_region *r, struct err *e)
 {
-	int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED, ret = reserve_region(r, e);
+	/* Pages of 2 MiB are set aside now: too few of them is an error here, and no SIGBUS in the middle of the guest's life. */
+	int flags = MAP_SHARED | MAP_FIXED | (m->huge == MEM_HUGE_2M ? 0 : MAP_NORESERVE), ret = reserve_region(r, e);
 	u8 *hva = r->hva;
 
 	if (ret < 0)

@@ -127,7 +127,7 @@ static inline bool own_network(void)
 		return false;
 	fd = open("/proc/sys/net/ipv6/conf/default/disable_ipv6", O_WRONLY); /* its router solicitations would get among our frames */
 	if (fd >= 0 && write(fd, "1", 1) < 0)
-		print_message("IPv6 stays on\n");
+		print_message("# IPv6 stays on\n");
 	close(fd);
 	return access("/dev/net/tun", R_OK | W_OK) == 0;
 }

@@ -709,7 +709,7 @@ static void a_reset_waits_for_slow_io_and_drops_its_result(void **state)
 	up_with(x, "", SPLIT, 1);
 	fd = blocked_page(x, x->data);
 	if (fd < 0) {
-		print_message("userfaultfd is not allowed here\n");
+		print_message("# userfaultfd is not allowed here\n");
 		skip();
 	}
 	ring = x->d.q[0].device;

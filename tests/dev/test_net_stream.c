@@ -223,7 +223,7 @@ static void passt_answers(void **state)
 	usleep(100000); /* bound, soon listening */
 	if (access(s->path, F_OK) < 0) {
 		kill(pid, SIGTERM);
-		print_message("passt is not installed or does not start here\n");
+		print_message("# passt is not installed or does not start here\n");
 		skip();
 	}
 	stream_join(s);

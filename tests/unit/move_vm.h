@@ -256,7 +256,7 @@ static inline bool move_until_phase(struct mover *m, enum migrate_phase phase)
 			return true;
 		usleep(500);
 	}
-	print_message("it is %s: %s\n", migrate_phase_name(move_dest_status(m)->phase), move_dest_status(m)->error);
+	print_message("# it is %s: %s\n", migrate_phase_name(move_dest_status(m)->phase), move_dest_status(m)->error);
 	return false;
 }
 

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "huge_pages.h"
 #include "vmm/mem.h"
 
 static const struct mem_range two[] = {{0, 8 * MIB}, {4 * GIB, 4 * MIB}};
@@ -376,40 +377,37 @@ static void a_vcpu_that_writes_meanwhile_never_meets_a_hole(void **state)
 	close(fd);
 }
 
-static u64 free_huge_pages(void)
-{
-	FILE *f = fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "re");
-	unsigned long long n = 0;
-
-	if (f && fscanf(f, "%llu", &n) != 1)
-		n = 0;
-	if (f)
-		fclose(f);
-	return n;
-}
-
 static void of_huge_pages_only_whole_ones_go_back(void **state)
 {
 	struct mem m;
 	struct err e;
-	u64 before = free_huge_pages();
+	u64 before = huge_pages("free");
 	u8 *p;
 
 	(void)state;
-	if (before < 4) { /* skip() would count as a failure under meson */
-		print_message("# not tested: this machine has no 2 MiB pages (sysctl vm.nr_hugepages=8)\n");
-		return;
-	}
 	assert_int_equal(mem_init(&m, &(struct mem_range){0, 8 * MIB}, 1, MEM_HUGE_2M, &e), 0);
 	p = mem_ptr(&m, 0, 8 * MIB);
 	memset(p, 0xaa, 8 * MIB);
-	assert_int_equal(free_huge_pages(), before - 4);
+	assert_int_equal(huge_pages("free"), before - 4);
 	assert_int_equal(mem_discard(&m, MEM_PAGE_SIZE, 4 * MIB, &e), 0);
-	assert_int_equal(free_huge_pages(), before - 3);
+	assert_int_equal(huge_pages("free"), before - 3);
 	assert_true(is_filled(p, 0xaa, 2 * MIB));
 	assert_true(is_filled(p + 2 * MIB, 0, 2 * MIB));
 	assert_true(is_filled(p + 4 * MIB, 0xaa, 4 * MIB));
 	mem_fini(&m);
+	assert_int_equal(huge_pages("free"), before);
+}
+
+/* No SIGBUS later on. */
+static void too_few_huge_pages_are_an_error_at_once(void **state)
+{
+	u64 size = (huge_pages("free") + 1) * 2 * MIB;
+	struct mem m;
+	struct err e;
+
+	(void)state;
+	assert_int_equal(mem_init(&m, &(struct mem_range){0, size}, 1, MEM_HUGE_2M, &e), -ENOMEM);
+	assert_non_null(strstr(e.msg, "vm.nr_hugepages"));
 }
 
 static void memory_to_plug_in_is_part_of_the_memfd_but_no_ram(void **state)
@@ -446,7 +444,22 @@ static void a_host_address_tells_its_guest_address(void **state)
 	assert_false(mem_gpa(m, &gpa, 1, &gpa));
 }
 
-int main(void)
+static int run_with_huge_pages(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(of_huge_pages_only_whole_ones_go_back),
+		cmocka_unit_test(too_few_huge_pages_are_an_error_at_once),
+	};
+	bool enough;
+	u64 before = huge_pages_add(8, &enough);
+	int ret = enough ? cmocka_run_group_tests_name("huge", tests, NULL, NULL) : 0;
+
+	huge_pages_set(before);
+	return ret;
+}
+
+/* With "huge": in pages of 2 MiB. */
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(ranges_are_found_only_when_whole, setup, teardown),
@@ -464,10 +477,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_host_address_tells_its_guest_address, setup, teardown),
 		cmocka_unit_test(pages_of_an_image_given_up_one_by_one_become_one_mapping),
 		cmocka_unit_test(a_guest_cannot_use_up_the_mappings_with_holes_in_an_image),
-		cmocka_unit_test(of_huge_pages_only_whole_ones_go_back),
 		cmocka_unit_test(odd_sizes_are_refused),
 		cmocka_unit_test(a_terabyte_costs_nothing_until_touched),
 	};
 
+	if (argc > 1 && !strcmp(argv[1], "huge"))
+		return run_with_huge_pages();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

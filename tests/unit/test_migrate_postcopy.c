@@ -2,6 +2,7 @@
  * test_migrate_postcopy.c: a guest that writes all the time moves between VMs of this process, and its memory follows it; connections are
  * cut wherever chance has it. HUSK_CUTS: how many times (20).
  */
+#include "huge_pages.h"
 #include "move_vm.h"
 
 #include "migration/uffd.h"
@@ -34,7 +35,7 @@ static int begin(struct mover *src, struct mover *dst, const struct source_param
 	while (!__atomic_load_n(&o.done, __ATOMIC_ACQUIRE))
 		usleep(100);
 	if (o.ret < 0)
-		print_message("%s\n", o.e.msg);
+		print_message("# %s\n", o.e.msg);
 	return o.ret;
 }
 
@@ -128,7 +129,7 @@ static void boot(struct mover *m, const char *accel)
 	move_accel = accel;
 	mover_run(m);
 	check_guest(m);
-	print_message("under %s\n", accel);
+	print_message("# under %s\n", accel);
 }
 
 static void receive(struct mover *m)
@@ -209,7 +210,7 @@ static void pages_follow_over_cut_connections(void **state)
 	unsigned seed = (unsigned)clock_host_ns();
 
 	(void)state;
-	print_message("seed %u\n", seed);
+	print_message("# seed %u\n", seed);
 	for (u32 a = 0; a < ARRAY_SIZE(accels); a++) {
 		u32 cuts = nr_cuts() / 2;
 
@@ -249,7 +250,7 @@ static void a_cut_at_any_time_leaves_one_guest(void **state)
 	struct err e;
 
 	(void)state;
-	print_message("seed %u\n", seed);
+	print_message("# seed %u\n", seed);
 	boot(src, "tcg");
 	for (u32 n = 0; n < nr_cuts(); n++) {
 		struct source_params p = fast;
@@ -260,7 +261,7 @@ static void a_cut_at_any_time_leaves_one_guest(void **state)
 		assert_int_equal(begin(src, dst, &p), 0);
 		usleep(rand_r(&seed) % 60000);
 		if ((rand_r(&seed) % 2 ? source_break(src->source, &e) : dest_break(dst->dest, &e)) < 0)
-			print_message("%s\n", e.msg);
+			print_message("# %s\n", e.msg);
 		phase = outcome(src);
 		if (phase == MIGRATE_FAILED) {
 			check_guest(src);
@@ -279,49 +280,14 @@ static void a_cut_at_any_time_leaves_one_guest(void **state)
 		pass_on(&src, &dst);
 	}
 	mover_fini(src);
-	print_message("%u stayed, %u moved\n", failed, moved);
+	print_message("# %u stayed, %u moved\n", failed, moved);
 }
 
-/* Of 2 MiB: HugePages_Free or HugePages_Total. */
-static u32 huge_pages(const char *what)
-{
-	FILE *f = fopen("/proc/meminfo", "r");
-	char line[100];
-	u32 nr = 0;
-
-	while (f && fgets(line, sizeof(line), f)) {
-		if (!strncmp(line, what, strlen(what)))
-			sscanf(line + strlen(what), ": %u", &nr);
-	}
-	if (f)
-		fclose(f);
-	return nr;
-}
-
-/* How many the host sets aside. */
-static void reserve_huge_pages(u32 nr)
-{
-	FILE *f = fopen("/proc/sys/vm/nr_hugepages", "w");
-
-	if (f) {
-		fprintf(f, "%u", nr);
-		fclose(f);
-	}
-}
-
-/* The host gives them for a while, where this user may ask it. */
 static void pages_of_2_mib_follow_as_a_whole(void **state)
 {
 	struct mover two[2], *src = &two[0], *dst = &two[1];
-	u32 before = huge_pages("HugePages_Total");
 
 	(void)state;
-	reserve_huge_pages(before + MOVE_RAM_MIB + 2);
-	if (huge_pages("HugePages_Free") < MOVE_RAM_MIB + 2) {
-		printf("# the host gives no pages of 2 MiB: not tried\n");
-		reserve_huge_pages(before);
-		return;
-	}
 	move_machine = ",\"huge_pages\":\"2M\"";
 	for (u32 a = 0; a < ARRAY_SIZE(accels); a++) {
 		if (!possible(accels[a]))
@@ -345,7 +311,6 @@ static void pages_of_2_mib_follow_as_a_whole(void **state)
 		mover_fini(src);
 	}
 	move_machine = "";
-	reserve_huge_pages(before);
 }
 
 #define GIVEN	 0x2b00000ull /* 43 MiB: pages that the guest does not touch */
@@ -438,16 +403,30 @@ static int remove_dir(void **state)
 	return 0;
 }
 
-int main(void)
+/* Enough for two machines. */
+static int run_with_huge_pages(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(pages_of_2_mib_follow_as_a_whole)};
+	bool enough;
+	u64 before = huge_pages_add(MOVE_RAM_MIB + 2, &enough);
+	int ret = enough ? cmocka_run_group_tests_name("huge", tests, make_dir, remove_dir) : 0;
+
+	huge_pages_set(before);
+	return ret;
+}
+
+/* With "huge": in pages of 2 MiB. */
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_guest_goes_on_in_each_mode),
 		cmocka_unit_test(pages_follow_over_cut_connections),
 		cmocka_unit_test(a_cut_at_any_time_leaves_one_guest),
-		cmocka_unit_test(pages_of_2_mib_follow_as_a_whole),
 		cmocka_unit_test(pages_that_are_given_up_meanwhile_are_zero),
 		cmocka_unit_test(a_guest_that_waits_for_pages_can_be_ended),
 	};
 
+	if (argc > 1 && !strcmp(argv[1], "huge"))
+		return run_with_huge_pages();
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -307,8 +307,8 @@ static void timer_interrupts(const u8 *code, size_t size)
 	while (!rig->nr_access)
 		assert_int_equal(tcg_accel_ops.vcpu_run(v), VCPU_AGAIN);
 	took = clock_host_ns() - start_ns;
-	/* Not before its time: a guest would set it again and again. Half a second: this machine may be busy. */
-	assert_in_range(took, DELAY_MS * NSEC_PER_MSEC - 10000, 500 * NSEC_PER_MSEC);
+	/* Not before its time: a guest would set it again and again. Ten seconds: this machine may be busy. */
+	assert_in_range(took, DELAY_MS * NSEC_PER_MSEC - 10000, 10 * NSEC_PER_SEC);
 	assert_int_equal(*(u8 *)mem_ptr(&rig->vm.mem, FLAG, 1), 1);
 	rig_free(rig);
 }
