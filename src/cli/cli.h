@@ -18,7 +18,7 @@ enum exit_code {
 	EXIT_REBOOT = 10,   /* the guest rebooted */
 	EXIT_PANIC = 11,    /* the guest's kernel reported a panic */
 	EXIT_CRASH = 12,    /* triple fault */
-	EXIT_INTERNAL = 13, /* the accelerator could not go on */
+	EXIT_INTERNAL = 13, /* the accelerator could not go on, or memory was lost with its pager */
 	EXIT_FC_ARGS = 153, /* Firecracker's: command line not understood */
 };
 

@@ -10,6 +10,7 @@
 #include "api/logger.h"
 #include "api/mmds.h"
 #include "api/server.h"
+#include "cli/cli.h"
 #include "vmm/chr.h"
 
 static const int end_signals[] = {SIGTERM, SIGINT, SIGHUP};
@@ -24,10 +25,14 @@ static void on_end_signal(int sig)
 	vm_end(signal_vm, VM_END_HOST);
 }
 
-/* A crash of husk must not leave the user's terminal raw. SA_RESETHAND: the signal then has its default effect. */
+/* A crash of husk must not leave the user's terminal raw. A page of the guest's that was lost with its pager is no crash: the log has told
+ * of it, and several threads may meet one. */
 static void on_crash_signal(int sig)
 {
 	chr_restore_terminal();
+	if (sig == SIGSEGV && signal_vm && __atomic_load_n(&signal_vm->mem.lost, __ATOMIC_ACQUIRE))
+		_exit(EXIT_INTERNAL);
+	signal(sig, SIG_DFL);
 	raise(sig);
 }
 
@@ -40,9 +45,8 @@ static void set_handlers(const int *signals, size_t nr, void (*handler)(int), in
 		sigaction(signals[i], &sa, NULL);
 }
 
-static void watch_signals(struct vm *vm)
+static void watch_signals(void)
 {
-	signal_vm = vm;
 	set_handlers(end_signals, ARRAY_SIZE(end_signals), on_end_signal, SA_RESTART);
 	signal(SIGPIPE, SIG_IGN); /* a reader of our output that goes away is an error of write() */
 }
@@ -73,8 +77,9 @@ static int run_vm(const struct session *s, const struct config *c, struct contro
 	struct vm *vm = xzalloc(sizeof(*vm));
 	int r;
 
+	signal_vm = vm;
 	/* Before the accelerator's, which takes those that translated code raises and hands on the others. */
-	set_handlers(crash_signals, ARRAY_SIZE(crash_signals), on_crash_signal, (int)(SA_RESETHAND | SA_NODEFER));
+	set_handlers(crash_signals, ARRAY_SIZE(crash_signals), on_crash_signal, SA_NODEFER);
 	r = vm_init_options(vm, c, s->log, s->trace, &options, e);
 	if (r == 0) {
 		log_info(s->log, "%s", s->started);
@@ -86,7 +91,7 @@ static int run_vm(const struct session *s, const struct config *c, struct contro
 			r = control_attach(control, vm, e);
 	}
 	if (r == 0) {
-		watch_signals(vm);
+		watch_signals();
 		r = vm_run(vm, end, e);
 		unwatch_signals();
 	}
@@ -94,6 +99,7 @@ static int run_vm(const struct session *s, const struct config *c, struct contro
 		control_detach(control);
 	vm_fini(vm);
 	chr_restore_terminal();
+	signal_vm = NULL;
 	free(vm);
 	return r;
 }

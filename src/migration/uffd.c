@@ -119,6 +119,7 @@ void uffd_lose_missing(struct vm *vm, int fd)
 {
 	struct mem *m = &vm->mem;
 
+	__atomic_store_n(&m->lost, true, __ATOMIC_RELEASE);
 	/* First: pages are given back by the memfd from now on, nobody has to hear of it. */
 	__atomic_store_n(&m->lazy, false, __ATOMIC_RELEASE);
 	for (u32 i = 0; i < m->nr_regions; i++) {

@@ -101,6 +101,7 @@ struct mem {
 	bool lazy;
 	const struct mem_fetch *fetch; /* borrowed; NULL: all is there. Atomic, becomes NULL when the last page is there */
 	bool own_pager;		       /* lazy, and this process fetches: it brings everything by itself, and fast */
+	bool lost;		       /* atomic: pages cannot be fetched any more, and whoever touches one gets SIGSEGV; the VM ends */
 	bool moving;		       /* atomic: a copy is being made elsewhere, so that mem_discard marks what it drops dirty */
 	struct mem_helper *helpers;    /* last added first */
 	pthread_mutex_t image_lock;

@@ -2,6 +2,7 @@
 import ctypes
 import errno
 import fcntl
+import http.client
 import json
 import mmap
 import os
@@ -18,13 +19,16 @@ from snapshot_vm import SUMS, TICKS, Machines, describe, husk
 UFFDIO_COPY, UFFDIO_ZEROPAGE = 0xC028AA03, 0xC020AA04
 PAGEFAULT, REMOVE = 0x12, 0x15
 PAGE = 4096
+EXIT_INTERNAL = 13
 
 
 class Pager(threading.Thread):
     """Serves one VM from a memory file."""
 
-    def __init__(self, sock, memory):
+    def __init__(self, sock, memory, last=None):
+        """last: so many pages, then its process ends."""
         super().__init__(daemon=True)
+        self.last = last
         self.file = open(memory, "rb")
         self.size = os.path.getsize(memory)
         libc = ctypes.CDLL(None, use_errno=True)
@@ -51,6 +55,8 @@ class Pager(threading.Thread):
         self.uffd = fds[0]
         later = []  # a page cannot be brought while a REMOVE waits to be read
         while not self.stopping:
+            if self.last is not None and self.served >= self.last:
+                os._exit(0)
             later = [address for address in later if not self.page(address)]
             if not select.select([self.uffd], [], [], 0.001 if later else 0.05)[0]:
                 continue
@@ -154,6 +160,27 @@ def test_a_pager_that_is_not_there_is_said(machines, tmp_path):
     fault = vm.refused("PUT", "/snapshot/load", {"snapshot_path": str(tmp_path / "snap" / "state"),
                                                  "mem_backend": {"backend_type": "Uffd", "backend_path": str(tmp_path / "nobody")}})
     assert fault.startswith("Load snapshot error: ") and "nobody" in fault
+
+
+@pytest.mark.parametrize("pages", [0, 1, 20, 300])
+def test_a_pager_that_dies_takes_the_vm_with_it_in_good_order(machines, tmp_path, pages):
+    snapshot(machines, tmp_path / "snap")
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        pager = Pager(tmp_path / "pager", tmp_path / "snap" / "memory", last=pages)
+        os.write(tell, b"!")
+        pager.run()
+        os._exit(1)
+    os.read(ready, 1)
+    vm = machines.new()
+    try:
+        vm.load(tmp_path / "snap", mem_backend={"backend_type": "Uffd", "backend_path": str(tmp_path / "pager")})
+    except (AssertionError, ConnectionError, http.client.HTTPException):
+        pass  # when it dies before there is an answer
+    status = vm.process.wait(30)
+    os.waitpid(child, 0)
+    assert status == EXIT_INTERNAL and "is gone, and" in vm.log(), (status, vm.log())
 
 
 def test_a_balloon_takes_pages_from_a_pagers_vm(machines, pager, tmp_path):
