@@ -13,7 +13,7 @@
 #include "migration/wire.h"
 #include "vmm/base/crc32c.h"
 
-#define PATIENCE_MS 2000
+#define PATIENCE_MS 20000
 #define PAGE	    4096u
 #define NR_PAGES    ((u32)(MOVE_RAM_MIB * MIB / PAGE))
 #define FIRST_LATE  ((u32)(MOVE_AREA / PAGE)) /* pages that come after the package, in a postcopy */
