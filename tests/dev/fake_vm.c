@@ -70,6 +70,7 @@ void fake_vm_init(struct fake_vm *f, u32 flags)
 	if (patterns && trace_enable(&f->trace, patterns, STDERR_FILENO, &e) < 0)
 		fake_die("HUSK_TEST_TRACE", &e);
 	f->next_gpa = ALLOC_START;
+	f->config.machine = &f->machine;
 	f->vm.config = &f->config;
 	f->vm.log = &f->log;
 	f->vm.trace = &f->trace;

@@ -26,7 +26,8 @@ struct fake_vm {
 	struct vm vm;
 	struct log log;
 	struct trace trace;
-	struct config config; /* zeroed */
+	struct config config;	    /* zeroed, but for the machine */
+	struct cfg_machine machine; /* zeroed */
 	pthread_t loop_thread;
 	bool running;
 	u64 next_gpa;	      /* of fake_vm_alloc */
