@@ -153,6 +153,7 @@ static int start(struct api_call *call, struct err *e)
 	struct source_params p = {
 		.mode = is(call, "mode", "Postcopy") ? MIGRATE_MODE_POSTCOPY
 			: is(call, "mode", "Hybrid") ? MIGRATE_MODE_HYBRID
+			: is(call, "mode", "Local")  ? MIGRATE_MODE_LOCAL
 						     : MIGRATE_MODE_PRECOPY,
 		.stall = is(call, "on_stall", "Postcopy") ? MIGRATE_STALL_POSTCOPY
 			 : is(call, "on_stall", "Cancel") ? MIGRATE_STALL_CANCEL

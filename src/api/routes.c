@@ -18,7 +18,7 @@ static const char *const snapshot_types[] = {"Full", "Diff", NULL};
 static const char *const backend_types[] = {"File", "Uffd", NULL};
 static const char *const working_set_modes[] = {"Record", "Prefetch", NULL};
 static const char *const migrate_actions[] = {"Start", "Receive", "Cancel", "Recover", "TakeBack", "Break", NULL};
-static const char *const migrate_modes[] = {"Precopy", "Postcopy", "Hybrid", NULL};
+static const char *const migrate_modes[] = {"Precopy", "Postcopy", "Hybrid", "Local", NULL};
 static const char *const migrate_stalls[] = {"Throttle", "Postcopy", "Cancel", "Wait", NULL};
 static const char *const huge_pages[] = {"Snapshot", "None", "Transparent", "2M", NULL};
 
@@ -122,7 +122,8 @@ static const struct cfg_field migrate_fields[] = {
 	 .type = CFG_ENUM,
 	 .values = migrate_modes,
 	 .dflt = "\"Precopy\"",
-	 .help = "Memory goes before the VM does, after it, or once before and the rest after."},
+	 .help = "Memory goes before the VM does, after it, or once before and the rest after; Local: to a husk on this host, without a "
+		 "copy."},
 	{.key = "on_stall",
 	 .type = CFG_ENUM,
 	 .values = migrate_stalls,

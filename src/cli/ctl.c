@@ -24,7 +24,7 @@ const struct ctl_command ctl_commands[] = {
 	 "--keep-paused.",
 	 ctl_snapshot},
 	{"migrate", "ADDRESS [mode=M ...] | status | cancel | recover [ADDRESS] | take-back | break", "status cancel recover take-back break", 1, 9,
-	 "Moves it, while it runs, to the husk receive that listens at ADDRESS (tcp:HOST:PORT, unix:PATH). mode=precopy|postcopy|hybrid, "
+	 "Moves it, while it runs, to the husk receive that listens at ADDRESS (tcp:HOST:PORT, unix:PATH). mode=precopy|postcopy|hybrid|local, "
 	 "on-stall=throttle|postcopy|cancel|wait, max-downtime=MS, bandwidth=SIZE, channels=N, timeout=MS, compress, verify. The others: docs/migration.md.",
 	 ctl_migrate},
 	{"stop", "", "", 0, 0, "Presses Ctrl-Alt-Del: the guest shuts down in its own time.", ctl_stop},

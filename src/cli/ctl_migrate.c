@@ -106,7 +106,7 @@ static int bad_word(const char *word, struct err *e)
 {
 	return err_set(
 		e, -EINVAL,
-		"\"%.60s\" is not understood: mode=precopy|postcopy|hybrid, on-stall=throttle|postcopy|cancel|wait, max-downtime=MS, "
+		"\"%.60s\" is not understood: mode=precopy|postcopy|hybrid|local, on-stall=throttle|postcopy|cancel|wait, max-downtime=MS, "
 		"bandwidth=SIZE, channels=1..8, timeout=MS, compress, verify",
 		word);
 }

@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "api/logger.h"
@@ -130,10 +132,20 @@ static int run_when_asked(const struct session *s, struct control *control, enum
 	return r;
 }
 
+/* Unless its name was given to another husk's, which goes on with the VM. */
+static void remove_own(const char *path, const struct stat *made)
+{
+	struct stat now;
+
+	if (lstat(path, &now) == 0 && now.st_dev == made->st_dev && now.st_ino == made->st_ino)
+		unlink(path);
+}
+
 static int run_with_api(const struct session *s, const struct config *c, enum vm_end *end, struct err *e)
 {
 	struct control control;
 	struct server server = {0};
+	struct stat made = {0};
 	int r = control_init(&control, s->doc, s->mmds, s->log, e);
 
 	if (r < 0)
@@ -143,6 +155,8 @@ static int run_with_api(const struct session *s, const struct config *c, enum vm
 	control.tls = s->tls;
 	r = server_start(&server, s->api_sock, s->max_payload, &control, e);
 	if (r == 0) {
+		if (lstat(s->api_sock, &made) < 0)
+			log_debug(s->log, "API socket \"%s\": %s", s->api_sock, strerror(errno));
 		api_counters_started(&control.counters, s->start_us, s->start_cpu_us, s->parent_cpu_us);
 		if (c)
 			r = run_vm(s, c, &control, end, e);
@@ -151,7 +165,7 @@ static int run_with_api(const struct session *s, const struct config *c, enum vm
 		control_end(&control);
 		server_stop(&server);
 		if (s->remove_sock)
-			unlink(s->api_sock);
+			remove_own(s->api_sock, &made);
 	}
 	control_fini(&control);
 	return r;

@@ -115,6 +115,12 @@ bool channel_pending(const struct channel *c)
 	return c->tls && tls_pending(c->tls);
 }
 
+static void drop_fds(struct channel *c)
+{
+	while (c->nr_fds)
+		fd_close(&c->fds[--c->nr_fds]);
+}
+
 void channel_close(struct channel *c)
 {
 	tls_free(c->tls);
@@ -123,6 +129,7 @@ void channel_close(struct channel *c)
 		pthread_mutex_destroy(&c->send_lock);
 	c->patience_ms = 0;
 	fd_close(&c->fd);
+	drop_fds(c);
 	buf_fini(&c->body);
 }
 
@@ -169,14 +176,35 @@ static ssize_t send_record(struct channel *c, const struct iovec *iov, u32 nr, s
 	return tls_send(c->tls, record, gather(iov, nr, record, sizeof(record)), events, e);
 }
 
-/* Some bytes of the parts. -EAGAIN: `events` have to come first, then the same again. */
-static ssize_t send_some(struct channel *c, struct iovec *iov, u32 nr, short *events, struct err *e)
+/* Room for the descriptors of one message (cmsg(3)). */
+union fd_message {
+	struct cmsghdr head;
+	u8 room[CMSG_SPACE(PASSED_MAX * sizeof(int))];
+};
+
+/* What is to be sent: parts, and descriptors that go with the first byte. */
+struct outgoing {
+	struct iovec *iov;
+	u32 nr;
+	const int *fds;
+	u32 nr_fds;
+};
+
+/* Some bytes of it. -EAGAIN: `events` have to come first, then the same again. */
+static ssize_t send_some(struct channel *c, const struct outgoing *o, short *events, struct err *e)
 {
-	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = nr};
+	struct msghdr msg = {.msg_iov = o->iov, .msg_iovlen = o->nr};
+	union fd_message fds;
 	ssize_t n;
 
 	if (c->tls)
-		return send_record(c, iov, nr, events, e);
+		return send_record(c, o->iov, o->nr, events, e);
+	if (o->nr_fds) {
+		fds.head = (struct cmsghdr){CMSG_LEN(o->nr_fds * sizeof(int)), SOL_SOCKET, SCM_RIGHTS};
+		memcpy(CMSG_DATA(&fds.head), o->fds, o->nr_fds * sizeof(int));
+		msg.msg_control = &fds;
+		msg.msg_controllen = CMSG_SPACE(o->nr_fds * sizeof(int));
+	}
 	do
 		n = sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
@@ -186,33 +214,59 @@ static ssize_t send_some(struct channel *c, struct iovec *iov, u32 nr, short *ev
 	return errno == EAGAIN ? -EAGAIN : lost(e, errno);
 }
 
+/* Descriptors that came with some bytes: one message of them for a frame, or none. */
+static int take_fds(struct channel *c, struct msghdr *msg, struct err *e)
+{
+	const struct cmsghdr *head = msg->msg_controllen ? CMSG_FIRSTHDR(msg) : NULL;
+	bool more = c->nr_fds;
+
+	if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS) {
+		drop_fds(c);
+		c->nr_fds = (u32)((head->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(c->fds, CMSG_DATA(head), c->nr_fds * sizeof(int));
+		if (more)
+			return err_set(e, -EPROTO, "descriptors come twice with one frame");
+	}
+	if (msg->msg_flags & MSG_CTRUNC)
+		return err_set(e, -EMFILE, "descriptors that came did not all find room here (ulimit -n)");
+	return 0;
+}
+
 /* As send_some; 0: the peer has closed. */
 static ssize_t receive_some(struct channel *c, u8 *data, size_t len, short *events, struct err *e)
 {
+	struct iovec part = {data, len};
+	union fd_message fds;
+	struct msghdr msg;
 	ssize_t n;
+	int ret;
 
 	if (c->tls)
 		return tls_receive(c->tls, data, len, events, e);
-	do
-		n = recv(c->fd, data, len, MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
+	do {
+		msg = (struct msghdr){.msg_iov = &part, .msg_iovlen = 1, .msg_control = &fds, .msg_controllen = sizeof(fds)};
+		n = recvmsg(c->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	} while (n < 0 && errno == EINTR);
 	*events = POLLIN;
-	if (n >= 0)
-		return n;
+	if (n >= 0) {
+		ret = take_fds(c, &msg, e);
+		return ret < 0 ? ret : n;
+	}
 	return errno == EAGAIN ? -EAGAIN : lost(e, errno);
 }
 
-static int write_all(struct channel *c, struct iovec *iov, u32 nr, struct err *e)
+static int write_all(struct channel *c, struct outgoing *o, struct err *e)
 {
-	while (nr) {
+	while (o->nr) {
 		short events = 0;
-		ssize_t n = send_some(c, iov, nr, &events, e);
+		ssize_t n = send_some(c, o, &events, e);
 		int ret;
 
 		if (n >= 0) {
 			__atomic_fetch_add(&c->sent_bytes, (u64)n, __ATOMIC_RELAXED);
 			__atomic_store_n(&c->last_sent_ns, clock_host_ns(), __ATOMIC_RELAXED);
-			advance(&iov, &nr, (size_t)n);
+			advance(&o->iov, &o->nr, (size_t)n);
+			o->nr_fds = 0;
 			continue;
 		}
 		if (n != -EAGAIN)
@@ -257,11 +311,12 @@ static int read_all(struct channel *c, u8 *data, size_t len, bool first, int wai
 
 /* ---- frames ---- */
 
-int channel_send(struct channel *c, u16 type, const struct iovec *parts, u32 nr, struct err *e)
+static int send_frame(struct channel *c, u16 type, const struct iovec *parts, u32 nr, const int *fds, u32 nr_fds, struct err *e)
 {
 	struct frame f = {.type = type, .epoch = c->epoch};
 	u8 header[FRAME_HEADER_SIZE], tail[4];
 	struct iovec iov[MAX_PARTS + 2];
+	struct outgoing out = {.iov = iov, .nr = nr + 2, .fds = fds, .nr_fds = nr_fds};
 	u32 crc = 0;
 	int ret;
 
@@ -278,9 +333,14 @@ int channel_send(struct channel *c, u16 type, const struct iovec *parts, u32 nr,
 	pthread_mutex_lock(&c->send_lock);
 	f.seq = c->sent_seq++;
 	frame_encode(&f, header);
-	ret = write_all(c, iov, nr + 2, e);
+	ret = write_all(c, &out, e);
 	pthread_mutex_unlock(&c->send_lock);
 	return ret < 0 ? err_prefix(e, "%s", frame_name(type)) : 0;
+}
+
+int channel_send(struct channel *c, u16 type, const struct iovec *parts, u32 nr, struct err *e)
+{
+	return send_frame(c, type, parts, nr, NULL, 0, e);
 }
 
 int channel_send_bytes(struct channel *c, u16 type, const void *body, size_t len, struct err *e)
@@ -288,6 +348,14 @@ int channel_send_bytes(struct channel *c, u16 type, const void *body, size_t len
 	struct iovec part = {(void *)(uintptr_t)body, len};
 
 	return channel_send(c, type, &part, 1, e);
+}
+
+int channel_send_fds(struct channel *c, u16 type, const void *body, size_t len, const int *fds, u32 nr, struct err *e)
+{
+	struct iovec part = {(void *)(uintptr_t)body, len};
+
+	ASSERT(nr && nr <= PASSED_MAX && !c->tls);
+	return send_frame(c, type, &part, 1, fds, nr, e);
 }
 
 /* Room for len bytes of body, as far as they have come: a peer that announces much and sends little costs little. */
@@ -329,8 +397,10 @@ static int read_body(struct channel *c, struct frame *f, struct err *e)
 static int receive_one(struct channel *c, struct frame *f, int wait_ms, struct err *e)
 {
 	u8 header[FRAME_HEADER_SIZE];
-	int ret = read_all(c, header, sizeof(header), true, wait_ms, e);
+	int ret;
 
+	drop_fds(c);
+	ret = read_all(c, header, sizeof(header), true, wait_ms, e);
 	if (ret == 0)
 		ret = frame_decode(header, c->package_cap, f, e);
 	if (ret < 0)
@@ -345,6 +415,8 @@ static int receive_one(struct channel *c, struct frame *f, int wait_ms, struct e
 			       (unsigned long long)c->received_seq);
 	c->received_seq++;
 	ret = read_body(c, f, e);
+	if (ret == 0 && c->nr_fds && f->type != FRAME_PASSED)
+		ret = err_set(e, -EPROTO, "%u descriptors come with it", c->nr_fds);
 	return ret < 0 ? err_prefix(e, "frame %s", frame_name(f->type)) : 0;
 }
 

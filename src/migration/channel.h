@@ -13,6 +13,7 @@
 
 #include "migration/frame.h"
 #include "vmm/base/buf.h"
+#include "vmm/passed.h"
 
 #define CHANNEL_ANY_EPOCH UINT32_MAX
 
@@ -29,9 +30,11 @@ struct channel {
 	u64 last_received_ns;		/* CLOCK_MONOTONIC, atomic: a byte came */
 	u64 last_sent_ns;		/* the same, for heartbeats */
 	pthread_mutex_t send_lock;
-	struct buf body; /* owned: of the frame that was received last */
-	struct tls *tls; /* owned; NULL: none */
-	bool secured;	 /* its handshake is over, or there is none */
+	struct buf body;     /* owned: of the frame that was received last */
+	struct tls *tls;     /* owned; NULL: none */
+	bool secured;	     /* its handshake is over, or there is none */
+	u32 nr_fds;	     /* that came with the frame that was received last */
+	int fds[PASSED_MAX]; /* owned */
 };
 
 /* "tls:...". */
@@ -58,9 +61,12 @@ int channel_listen(const char *address, int *fd, char *bound, size_t size, struc
  * them). ctx: any */
 int channel_send(struct channel *c, u16 type, const struct iovec *parts, u32 nr, struct err *e) MUST_CHECK;
 int channel_send_bytes(struct channel *c, u16 type, const void *body, size_t len, struct err *e) MUST_CHECK;
+/* One frame with nr descriptors (1..PASSED_MAX), which stay the caller's. Over unix sockets only. */
+int channel_send_fds(struct channel *c, u16 type, const void *body, size_t len, const int *fds, u32 nr, struct err *e) MUST_CHECK;
 /* Waits at most wait_ms (-1: as long as it takes) for a frame to begin, then at most patience for it to go on. -EAGAIN: none has begun;
  * -ECONNRESET: the peer has closed between two frames; all others, too, make the channel useless: -ETIMEDOUT, -EPROTO (a bad header, a
- * frame of another epoch, a gap in numbers, a CRC), -EFBIG. Optional frames of unknown type are skipped. */
+ * frame of another epoch, a gap in numbers, a CRC, descriptors that are not for such a frame), -EFBIG. Optional frames of unknown type are
+ * skipped. */
 int channel_receive(struct channel *c, struct frame *f, int wait_ms, struct err *e) MUST_CHECK;
 
 #endif

@@ -128,6 +128,7 @@ static int agree(struct dest *d, struct vm *vm, struct err *e)
 	if (d->ram.postcopy && vm->mem.share)
 		return err_set(e, -EOPNOTSUPP,
 			       "another process maps this VM's memory (vhost-user), whose pages cannot come later: use mode precopy");
+	passed_close(d->passed); /* all that wants one has it */
 	pthread_mutex_lock(&d->lock);
 	d->agreed = true;
 	pthread_mutex_unlock(&d->lock);
@@ -197,7 +198,7 @@ static void start_vcpus(struct loop_work *w)
 	struct dest *d = container_of(w, struct dest, start);
 	u64 now;
 
-	d->vm->elsewhere = false;
+	d->vm->elsewhere = d->vm->handed_over = false;
 	if (!d->paused)
 		vm_resume(d->vm);
 	now = clock_host_ns();
@@ -339,6 +340,7 @@ int dest_wait_offer(struct dest *d, struct err *e)
 		.paused = true,
 		.realtime = true,
 		.host_tsc_khz = package_host_tsc_khz(d->offer),
+		.passed = d->passed,
 		.opaque = d,
 		.memory = bring_memory,
 		.state = bring_state,

@@ -91,6 +91,9 @@ void dest_forget(struct dest *d)
 	package_close(d->offer);
 	free(d->offer_bytes);
 	free(d->devices);
+	passed_close(d->passed);
+	free(d->passed);
+	d->passed = NULL;
 	d->offer = NULL;
 	d->offer_bytes = NULL;
 	d->devices = NULL;
@@ -118,6 +121,8 @@ static int check_offer(struct dest *d, const struct wire_offer *o, struct err *e
 	if (o->package_bytes > d->package_cap)
 		return err_set(e, -EFBIG, "the state of the VM takes %llu bytes, and this destination takes at most %llu",
 			       (unsigned long long)o->package_bytes, (unsigned long long)d->package_cap);
+	if (d->passed && o->flags)
+		return err_set(e, -EPROTO, "frame OFFER: field flags: memory that came whole is neither sent later nor compared");
 	d->offer_bytes = malloc(o->package_len + 1);
 	d->devices = malloc(o->devices_len + 1);
 	if (!d->offer_bytes || !d->devices)
@@ -131,6 +136,18 @@ static int check_offer(struct dest *d, const struct wire_offer *o, struct err *e
 	return ret < 0 ? err_prefix(e, "frame OFFER: field package") : 0;
 }
 
+/* Guest memory and what else goes by descriptor. */
+static int on_passed(struct dest *d, const struct frame *f, struct err *e)
+{
+	int ret;
+
+	d->passed = xzalloc(sizeof(*d->passed));
+	ret = wire_get_passed(d->control, f, d->passed, e);
+	if (ret == 0 && !passed_has(d->passed, PASSED_MEMORY))
+		return err_set(e, -EPROTO, "frame PASSED: no guest memory came with it");
+	return ret;
+}
+
 static int on_offer(struct dest *d, const struct frame *f, struct err *e)
 {
 	struct wire_offer o;
@@ -141,7 +158,7 @@ static int on_offer(struct dest *d, const struct frame *f, struct err *e)
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&d->lock);
-	d->status.mode = o.flags & OFFER_POSTCOPY ? MIGRATE_MODE_POSTCOPY : MIGRATE_MODE_PRECOPY;
+	d->status.mode = d->passed ? MIGRATE_MODE_LOCAL : o.flags & OFFER_POSTCOPY ? MIGRATE_MODE_POSTCOPY : MIGRATE_MODE_PRECOPY;
 	d->status.ram_bytes = package_info(d->offer)->ram_bytes;
 	pthread_mutex_unlock(&d->lock);
 	dest_set_state(d, DEST_OFFERED);
@@ -288,6 +305,8 @@ static int on_frame(struct dest *d, const struct frame *f, struct err *e)
 		return on_fail(d, f, e);
 	case FRAME_ABORT:
 		return on_abort(d, f, e);
+	case FRAME_PASSED:
+		return s == DEST_SETUP && !d->passed ? on_passed(d, f, e) : out_of_place(d, f, e);
 	case FRAME_OFFER:
 		return s == DEST_SETUP ? on_offer(d, f, e) : out_of_place(d, f, e);
 	case FRAME_MISSING:

@@ -142,6 +142,7 @@ struct dest {
 	u64 devices_len, offer_flags;
 	u32 page_shift;
 	struct package *offer; /* owned */
+	struct passed *passed; /* owned, with its descriptors; NULL: memory comes in frames */
 	struct json_object *document;
 	struct vm_restore restore;
 

@@ -44,6 +44,7 @@ static const struct {
 	[FRAME_DIGESTS] = {"DIGESTS", 64 * KIB + 64},
 	[FRAME_VERIFIED] = {"VERIFIED", 64},
 	[FRAME_BYE] = {"BYE", 64},
+	[FRAME_PASSED] = {"PASSED", 32 * KIB},
 };
 
 #define UNKNOWN_CAP (64 * KIB) /* of an optional frame that is skipped */

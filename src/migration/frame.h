@@ -46,6 +46,7 @@ enum frame_type {
 	FRAME_DIGESTS,	 /* CONTROL, source, after DONE, in verify mode: CRC-32C of pages */
 	FRAME_VERIFIED,	 /* CONTROL, destination: how they compare */
 	FRAME_BYE,	 /* CONTROL, source: RELEASE was received */
+	FRAME_PASSED,	 /* CONTROL, source, before OFFER, in mode local: names of descriptors, which come with it */
 	FRAME_TYPES
 };
 

@@ -50,7 +50,7 @@ static struct json_object *faults(const struct migrate_status *s)
 
 struct json_object *migrate_status_json(const struct migrate_status *s)
 {
-	static const char *const modes[] = {"Precopy", "Postcopy", "Hybrid"};
+	static const char *const modes[] = {"Precopy", "Postcopy", "Hybrid", "Local"};
 	struct json_object *o = json_object_new_object();
 
 	json_object_object_add(o, "phase", json_object_new_string(migrate_phase_name(s->phase)));

@@ -4,6 +4,7 @@
  *
  *   source (source.h)                                          destination (dest.h)
  *   CONNECT   ── HELLO on each channel ──────────────────────>  LISTEN
+ *             ── PASSED: memfd, taps (mode local only) ────>
  *   SETUP     ── OFFER: what the VM is ──────────────────────>  makes that VM from its configuration; compares devices and CPU
  *             <──────────────────────────── ACCEPT (or FAIL) ──
  *   PRECOPY   ── PAGES, SYNC: 0..n rounds, the guest runs ───>  RECEIVE
@@ -47,7 +48,13 @@ enum migrate_phase { /* names in migrate_phase_name; in the API */
 		     MIGRATE_PHASES
 };
 
-enum migrate_mode { MIGRATE_MODE_PRECOPY, MIGRATE_MODE_POSTCOPY, MIGRATE_MODE_HYBRID }; /* hybrid: one round, then postcopy */
+enum migrate_mode {
+	MIGRATE_MODE_PRECOPY,
+	MIGRATE_MODE_POSTCOPY,
+	MIGRATE_MODE_HYBRID, /* one round, then postcopy */
+	MIGRATE_MODE_LOCAL, /* to another husk on this host: the memfd itself goes. Only pages of images (mem_image) are sent, as in precopy
+			     */
+};
 /* Precopy whose rounds do not become short enough. */
 enum migrate_stall { MIGRATE_STALL_THROTTLE, MIGRATE_STALL_POSTCOPY, MIGRATE_STALL_CANCEL, MIGRATE_STALL_WAIT };
 

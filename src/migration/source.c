@@ -131,6 +131,7 @@ static void destroy(struct source *s)
 	pthread_mutex_destroy(&s->push_lock);
 	pthread_mutex_destroy(&s->pace_lock);
 	pthread_cond_destroy(&s->cond);
+	free(s->passed);
 	free(s);
 }
 
@@ -176,6 +177,18 @@ void source_stop_thread(struct source *s)
 
 /* ---- begin ---- */
 
+static int check_local(const struct source_params *p, struct err *e)
+{
+	if (strncmp(p->address, "unix:", 5) != 0)
+		return err_set(e, -EINVAL, "\"%s\": mode local hands memory over as a descriptor, which goes through unix:PATH only",
+			       p->address);
+	if (p->verify)
+		return err_set(e, -EINVAL, "verify compares two copies of the memory, and mode local makes none");
+	if (p->stall == MIGRATE_STALL_POSTCOPY)
+		return err_set(e, -EINVAL, "on-stall=postcopy has no meaning in mode local: memory is there before the VM is");
+	return 0;
+}
+
 static int check_params(const struct source_params *p, struct err *e)
 {
 	if (!*p->address || !memchr(p->address, 0, sizeof(p->address)))
@@ -184,7 +197,7 @@ static int check_params(const struct source_params *p, struct err *e)
 		return err_set(e, -EINVAL, "\"%s\": a migration has several connections, and a descriptor is one", p->address);
 	if (p->nr_bulk < 1 || p->nr_bulk > WIRE_MAX_BULK)
 		return err_set(e, -EINVAL, "a migration has 1 to %u channels for memory, not %u", WIRE_MAX_BULK, p->nr_bulk);
-	return 0;
+	return p->mode == MIGRATE_MODE_LOCAL ? check_local(p, e) : 0;
 }
 
 static int check_vm(struct vm *vm, struct err *e)
@@ -207,6 +220,14 @@ static int check_size(struct vm *vm, u64 cap, struct err *e)
 	int ret = package_measure(vm, &bytes, parts, NR_PARTS, e);
 
 	return ret == 0 ? package_check_cap(bytes, cap, parts, NR_PARTS, e) : ret;
+}
+
+/* What goes to the other husk by descriptors. ctx: loop */
+static int list_passed(struct source *s, const struct source_params *p, struct err *e)
+{
+	free(s->passed);
+	s->passed = p->mode == MIGRATE_MODE_LOCAL ? xzalloc(sizeof(*s->passed)) : NULL;
+	return s->passed ? vm_pass(s->vm, s->passed, e) : 0;
 }
 
 /* ctx: lock held */
@@ -251,6 +272,8 @@ int source_begin(struct source *s, const struct source_params *p, struct err *e)
 	else if (getrandom(s->session, sizeof(s->session), 0) != sizeof(s->session))
 		ret = err_errno(e, "no random numbers");
 	else
+		ret = list_passed(s, p, e);
+	if (ret == 0)
 		prepare(s, p);
 	pthread_mutex_unlock(&s->lock);
 	/* What is dirty is for the migration from now on; the next snapshot is a full one. */
@@ -310,6 +333,11 @@ int source_recover(struct source *s, const char *address, struct err *e)
 
 int source_take_back(struct source *s, struct err *e)
 {
+	if (s->passed)
+		return err_set(
+			e, -EOPNOTSUPP,
+			"the destination had this VM's memory itself and may have run on in it: there is nothing to take back; recover "
+			"it, or end it");
 	return ask_paused(s, ASK_TAKE_BACK, NULL, e);
 }
 

@@ -78,6 +78,9 @@ static void complete(struct source *s)
 	pthread_mutex_unlock(&s->lock);
 	source_pages_fini(s);
 	buf_fini(&s->package);
+	/* Whatever devices do at their end must not reach the guest. */
+	if (s->passed)
+		mem_let_go(&s->vm->mem);
 	log_info(s->vm->log, "migration: completed: the VM runs at %s", s->params.address);
 	wait_until_seen(s);
 	vm_end(s->vm, VM_END_MOVED);
@@ -88,10 +91,11 @@ static void pause_it(struct source *s, const struct err *why)
 	source_disconnect(s);
 	log_error(s->vm->log, "migration is paused: %s", why->msg);
 	pthread_mutex_lock(&s->lock);
-	snprintf(s->status.error, sizeof(s->status.error),
-		 "%.500s; the VM may run at the destination, so it is halted here, with its memory: recover with `husk ctl SOCKET migrate "
-		 "recover`, or, if the destination is dead, take it back with `husk ctl SOCKET migrate take-back`",
-		 why->msg);
+	snprintf(s->status.error, sizeof(s->status.error), "%.500s; the VM may run at the destination, so it is halted here%s", why->msg,
+		 s->passed ? ": recover with `husk ctl SOCKET migrate recover`; if the destination is dead the VM is lost, since it had "
+			     "its memory"
+			   : ", with its memory: recover with `husk ctl SOCKET migrate recover`, or, if the destination is dead, take it "
+			     "back with `husk ctl SOCKET migrate take-back`");
 	s->status.phase = MIGRATE_PAUSED;
 	s->running = false;
 	pthread_mutex_unlock(&s->lock);

@@ -55,6 +55,7 @@ static int halt(struct source *s, struct err *e)
 	s->halt_ns = clock_host_ns();
 	vm_pause(s->vm);
 	s->halted = s->vm->elsewhere = true;
+	s->vm->handed_over = s->passed;
 	__atomic_store_n(&s->holds, true, __ATOMIC_RELEASE);
 	source_note(s, stop_ns, clock_host_ns() - s->halt_ns);
 	/* It may have powered itself off while it was being stopped. */
@@ -99,7 +100,7 @@ int source_go_on(struct source *s, struct err *e)
 	if (s->halted) {
 		s->reclaim.tries = 0;
 		try_reclaim(&s->reclaim.timer);
-		s->vm->elsewhere = false;
+		s->vm->elsewhere = s->vm->handed_over = false;
 		vm_resume(s->vm);
 	}
 	s->halted = false;

@@ -75,8 +75,10 @@ struct source {
 	u64 grace_end_ns; /* a sender has failed: so long it may take until the destination says why; 0: none has */
 	struct sender senders[WIRE_MAX_BULK + 1];
 
+	struct passed *passed;	      /* owned, its descriptors borrowed; NULL but in mode local */
 	struct page_set pages;	      /* still to be sent */
 	u64 *bitmap[MEM_MAX_REGIONS]; /* owned; scratch of source_collect */
+	u64 *only[MEM_MAX_REGIONS];   /* owned; mode local: pages of images (4 KiB); NULL: all are sent */
 	bool logging;		      /* the dirty log was switched on for this */
 	u64 collected_ns;	      /* when dirty pages were asked for last */
 	u64 bandwidth;		      /* bytes of memory per second, measured; 0: not yet */
@@ -131,10 +133,20 @@ static inline u64 source_page_size(const struct source *s)
 {
 	return 1ull << s->pages.page_shift;
 }
-/* Whether pages may come after the package: then there is URGENT. */
+/* Whether pages are to come after the package. */
+static inline bool source_is_postcopy(const struct source *s)
+{
+	return s->params.mode == MIGRATE_MODE_POSTCOPY || s->params.mode == MIGRATE_MODE_HYBRID;
+}
+/* Whether they may: then there is URGENT. */
 static inline bool source_may_postcopy(const struct source *s)
 {
-	return s->params.mode != MIGRATE_MODE_PRECOPY || s->params.stall == MIGRATE_STALL_POSTCOPY;
+	return source_is_postcopy(s) || s->params.stall == MIGRATE_STALL_POSTCOPY;
+}
+/* Whether there are pages to be sent at all: in mode local only those that the memfd has not. */
+static inline bool source_sends_pages(const struct source *s)
+{
+	return !s->passed || s->vm->mem.nr_images;
 }
 
 /* ---- source.c ---- */

@@ -36,7 +36,8 @@ void source_pages_fini(struct source *s)
 	page_set_fini(&s->pages);
 	for (u32 i = 0; i < MEM_MAX_REGIONS; i++) {
 		free(s->bitmap[i]);
-		s->bitmap[i] = NULL;
+		free(s->only[i]);
+		s->bitmap[i] = s->only[i] = NULL;
 	}
 }
 
@@ -51,22 +52,48 @@ int source_collect(struct source *s, struct err *e)
 		struct mem_region *r = &m->regions[i];
 		u64 words = mem_bitmap_words(r);
 
-		if (r->file)
+		if (r->file || !source_sends_pages(s))
 			continue;
 		memset(s->bitmap[i], 0, words * sizeof(u64));
 		mem_track_collect(r, s->bitmap[i]);
 		ret = s->vm->accel->dirty_get(s->vm, r, s->bitmap[i], e);
-		if (ret == 0)
-			page_set_add_bitmap(&s->pages, i, s->bitmap[i], words);
+		if (ret < 0)
+			return ret;
+		for (u64 w = 0; s->only[i] && w < words; w++)
+			s->bitmap[i][w] &= s->only[i][w];
+		page_set_add_bitmap(&s->pages, i, s->bitmap[i], words);
 	}
 	return ret;
+}
+
+/*
+ * Mode local: only what images have is sent. Below them the memfd may still hold what an earlier attempt has put there; it goes, since
+ * pages of zeroes are not written.
+ */
+static int limit_to_images(struct source *s, struct err *e)
+{
+	struct mem *m = &s->vm->mem;
+
+	for (u32 i = 0; i < m->nr_regions; i++) {
+		const struct mem_region *r = &m->regions[i];
+
+		if (r->file)
+			continue;
+		s->only[i] = s->only[i] ?: xzalloc(mem_bitmap_words(r) * sizeof(u64));
+		mem_image_pages(m, r, s->only[i]);
+	}
+	return mem_clear_below_images(m, e);
 }
 
 /* The record of husk's own writes stays on for good: it costs little, and who writes could not be told apart. */
 int source_track(struct source *s, struct err *e)
 {
 	struct mem *m = &s->vm->mem;
-	int ret = m->regions[0].vmm_dirty ? 0 : mem_track(m, true, e);
+	int ret;
+
+	if (!source_sends_pages(s))
+		return 0;
+	ret = m->regions[0].vmm_dirty ? 0 : mem_track(m, true, e);
 
 	if (ret == 0 && !s->vm->config->machine->track_dirty_pages) {
 		ret = s->vm->accel->dirty_log(s->vm, true, e);
@@ -74,8 +101,10 @@ int source_track(struct source *s, struct err *e)
 	}
 	if (ret < 0)
 		return ret;
-	__atomic_store_n(&m->moving, true, __ATOMIC_RELEASE);
-	ret = source_collect(s, e); /* of before: everything in use is sent anyway */
+	mem_set_moving(m, true);
+	ret = s->passed ? limit_to_images(s, e) : 0;
+	if (ret == 0)
+		ret = source_collect(s, e); /* of before: everything in use is sent anyway */
 	page_set_clear(&s->pages);
 	s->vm->memory_id = 0; /* the next diff snapshot has nothing to build on */
 	s->collected_ns = clock_host_ns();
@@ -86,7 +115,7 @@ void source_untrack(struct source *s)
 {
 	struct err e;
 
-	__atomic_store_n(&s->vm->mem.moving, false, __ATOMIC_RELEASE);
+	mem_set_moving(&s->vm->mem, false);
 	if (s->logging && s->vm->accel->dirty_log(s->vm, false, &e) < 0)
 		log_warn(s->vm->log, "migration: %s", e.msg);
 	s->logging = false;
@@ -94,12 +123,16 @@ void source_untrack(struct source *s)
 
 /* ---- pages in use ---- */
 
-static void add_run(struct page_set *set, u32 region, const struct mem_run *run)
+static void add_run(struct source *s, u32 region, const struct mem_run *run)
 {
+	struct page_set *set = &s->pages;
 	u64 end = (run->end + BIT(set->page_shift) - 1) >> set->page_shift;
+	const u64 *only = s->only[region];
 
-	for (u64 page = run->start >> set->page_shift; page < end && page < set->regions[region].nr; page++)
-		page_set_add(set, region, (u32)page);
+	for (u64 page = run->start >> set->page_shift; page < end && page < set->regions[region].nr; page++) {
+		if (!only || only[page / 64] >> page % 64 & 1)
+			page_set_add(set, region, (u32)page);
+	}
 }
 
 int source_add_used(struct source *s, struct err *e)
@@ -110,11 +143,11 @@ int source_add_used(struct source *s, struct err *e)
 	int ret = 0;
 
 	for (u32 i = 0; ret == 0 && i < m->nr_regions; i++) {
-		if (m->regions[i].file)
+		if (m->regions[i].file || !source_sends_pages(s))
 			continue;
 		memfile_walk_init(w, m, &m->regions[i]);
 		while (ret == 0 && memfile_walk_next(w, WALK_RUN, &run)) {
-			add_run(&s->pages, i, &run);
+			add_run(s, i, &run);
 			ret = source_interrupted(s, e);
 		}
 	}

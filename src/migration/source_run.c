@@ -45,6 +45,8 @@ static int offer(struct source *s, struct err *e)
 	int ret = package_measure(s->vm, &o.package_bytes, NULL, 0, e);
 	u64 cap;
 
+	if (ret == 0 && s->passed)
+		ret = wire_send_passed(&s->control, s->passed, e);
 	if (ret == 0)
 		ret = wire_send_offer(&s->control, &o, e);
 	if (ret == 0)
@@ -213,10 +215,10 @@ static int step(struct source *s, struct progress *p, bool *over, bool *postcopy
 static int precopy(struct source *s, bool *postcopy, struct err *e)
 {
 	struct progress p = {0};
-	bool over = s->params.mode == MIGRATE_MODE_POSTCOPY;
+	bool over = s->params.mode == MIGRATE_MODE_POSTCOPY || !source_sends_pages(s);
 	int ret;
 
-	*postcopy = s->params.mode != MIGRATE_MODE_PRECOPY;
+	*postcopy = source_is_postcopy(s);
 	source_phase(s, MIGRATE_PRECOPY);
 	ret = source_on_loop(s, source_track, e);
 	if (ret == 0)

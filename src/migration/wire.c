@@ -12,6 +12,8 @@
 #define PAGES_HEAD   8u
 #define BITS_HEAD    16u
 #define REQUEST_HEAD 4u
+#define PASSED_HEAD  8u
+#define PASSED_ITEM  (8u + PASSED_NAME)
 
 static int bad(const struct frame *f, struct err *e, const char *what)
 {
@@ -247,6 +249,50 @@ int wire_get_request(const struct frame *f, struct wire_request *r, struct err *
 	r->region = ld_le16(f->body);
 	for (u32 i = 0; i < r->nr; i++)
 		r->pages[i] = ld_le32(f->body + REQUEST_HEAD + 4 * i);
+	return 0;
+}
+
+/* ---- PASSED ---- */
+
+int wire_send_passed(struct channel *c, const struct passed *p, struct err *e)
+{
+	u32 len = PASSED_HEAD + p->nr * PASSED_ITEM;
+	auto_free u8 *b = xzalloc(len);
+	int fds[PASSED_MAX];
+
+	st_le32(b, p->nr);
+	for (u32 i = 0; i < p->nr; i++) {
+		u8 *at = b + PASSED_HEAD + i * PASSED_ITEM;
+
+		st_le64(at, p->items[i].value);
+		memcpy(at + 8, p->items[i].name, PASSED_NAME);
+		fds[i] = p->items[i].fd;
+	}
+	return channel_send_fds(c, FRAME_PASSED, b, len, fds, p->nr, e);
+}
+
+int wire_get_passed(struct channel *c, const struct frame *f, struct passed *p, struct err *e)
+{
+	u32 nr = f->len >= PASSED_HEAD ? ld_le32(f->body) : 0;
+
+	if (nr < 1 || nr > PASSED_MAX || ld_le32(f->body + 4) || f->len != PASSED_HEAD + (u64)nr * PASSED_ITEM)
+		return bad(f, e, "number of descriptors");
+	if (nr != c->nr_fds)
+		return err_set(e, -EPROTO, "frame %s names %u descriptors, and %u came with it", frame_name(f->type), nr, c->nr_fds);
+	for (u32 i = 0; i < nr; i++) {
+		const char *name = (const char *)f->body + PASSED_HEAD + i * PASSED_ITEM + 8;
+
+		if (!memchr(name, 0, PASSED_NAME) || !is_text(name, strlen(name)))
+			return bad(f, e, "name");
+	}
+	for (u32 i = 0; i < nr; i++) {
+		const u8 *at = f->body + PASSED_HEAD + i * PASSED_ITEM;
+
+		p->items[i] = (struct passed_item){.fd = fd_take(&c->fds[i]), .value = ld_le64(at)};
+		memcpy(p->items[i].name, at + 8, PASSED_NAME);
+	}
+	p->nr = nr;
+	c->nr_fds = 0;
 	return 0;
 }
 

@@ -91,6 +91,8 @@ int wire_send_pages(struct channel *c, const struct wire_pages *p, struct err *e
 int wire_send_bits(struct channel *c, const struct wire_bits *b, struct err *e) MUST_CHECK;
 int wire_send_request(struct channel *c, const struct wire_request *r, struct err *e) MUST_CHECK;
 int wire_send_digests(struct channel *c, const struct wire_digests *d, struct err *e) MUST_CHECK;
+/* PASSED, with its descriptors. */
+int wire_send_passed(struct channel *c, const struct passed *p, struct err *e) MUST_CHECK;
 /* FAIL or ABORT. Best effort: nobody waits for it to arrive. */
 void wire_send_fail(struct channel *c, u16 type, int code, const char *text);
 /* Frames whose body is nr u64: SYNC {round}, SYNCED {round}, ACCEPT {package_cap}, LOADED {ns that the load took}, COMMIT {}, RUNNING {ns
@@ -105,6 +107,8 @@ int wire_get_pages(const struct frame *f, struct wire_pages *p, struct err *e) M
 int wire_get_bits(const struct frame *f, struct wire_bits *b, struct err *e) MUST_CHECK;
 int wire_get_request(const struct frame *f, struct wire_request *r, struct err *e) MUST_CHECK;
 int wire_get_digests(const struct frame *f, struct wire_digests *d, struct err *e) MUST_CHECK;
+/* Takes the descriptors that came with it out of the channel; p is empty, and owns them then. */
+int wire_get_passed(struct channel *c, const struct frame *f, struct passed *p, struct err *e) MUST_CHECK;
 int wire_get_fail(const struct frame *f, struct wire_fail *out, struct err *e) MUST_CHECK;
 int wire_get_u64(const struct frame *f, u64 *v, u32 nr, struct err *e) MUST_CHECK;
 

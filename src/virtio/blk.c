@@ -174,7 +174,7 @@ static int blk_claim(struct device *dev, bool mine, struct err *e)
 {
 	struct virtio_blk *b = to_blk(to_virtio(dev));
 
-	return blk_file_claim(b->file, mine, e);
+	return blk_file_claim(b->file, mine, dev->vm->handed_over, e);
 }
 
 static void blk_resume(struct device *dev)

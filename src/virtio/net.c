@@ -274,11 +274,11 @@ static int choose_mac(struct virtio_net *n, struct err *e)
 static int open_backend(struct virtio_net *n, struct err *e)
 {
 	const struct net_cfg *cfg = n->cfg;
-	int rc;
+	int rc = net_inherit(n, e);
 
-	if (cfg->passt_socket)
+	if (rc == 0 && cfg->passt_socket)
 		rc = net_stream_open(&n->backend, cfg->passt_socket, e);
-	else
+	else if (rc == 0 && !n->backend)
 		rc = net_tap_open(&n->backend, cfg->host_dev_name, (u32)cfg->queue_pairs, e);
 	return rc < 0 ? err_prefix(e, "network interface \"%s\"", cfg->iface_id) : 0;
 }
@@ -558,5 +558,6 @@ const struct device_class virtio_net_class = {
 	.destroy = net_destroy,
 	.quiesce = net_quiesce,
 	.resume = net_resume,
+	.pass = net_pass,
 	.states = net_states,
 };

@@ -86,6 +86,10 @@ extern const struct device_state net_device_state;
 /* Before the first run after a restore: tells the network, which may have known the guest elsewhere, where it is now: the guest's driver
  * does it, or husk. ctx: loop, lock held */
 void net_announce(struct virtio_net *n);
+/* device_class.pass: the tap's descriptors. ctx: loop */
+int net_pass(struct device *dev, struct passed *out, struct err *e) MUST_CHECK;
+/* The tap that came with the VM. 0: n->backend is set, or none came. ctx: create */
+int net_inherit(struct virtio_net *n, struct err *e) MUST_CHECK;
 /* Ends husk's announcement. ctx: loop, or after it */
 void net_announce_stop(struct virtio_net *n);
 

@@ -87,6 +87,49 @@ const struct device_state net_device_state = {
 	.load = net_load,
 };
 
+/* ---- another husk on this host ---- */
+
+/* By its name on the host: a VM that is to have another interface there opens that one. */
+static char *passed_name(const struct virtio_net *n, u32 pair)
+{
+	return xasprintf("net %s %u", n->cfg->host_dev_name, pair);
+}
+
+int net_pass(struct device *dev, struct passed *out, struct err *e)
+{
+	struct virtio_net *n = to_net(to_virtio(dev));
+	int ret = 0;
+
+	if (n->cfg->passt_socket)
+		return err_set(e, -EOPNOTSUPP,
+			       "network interface \"%s\": a connection to passt cannot be handed over; use mode precopy, to a husk with a "
+			       "passt of its own",
+			       dev->id);
+	for (u32 i = 0; ret == 0 && i < n->backend->nr_fds; i++) {
+		auto_free char *name = passed_name(n, i);
+
+		ret = passed_add(out, name, n->backend->fds[i], n->backend->features, e);
+	}
+	return ret;
+}
+
+int net_inherit(struct virtio_net *n, struct err *e)
+{
+	struct vm *vm = n->vdev.dev.vm;
+	int fds[NET_MAX_PAIRS];
+	u64 features = 0;
+	u32 nr = 0;
+
+	for (; !n->cfg->passt_socket && nr < NET_MAX_PAIRS; nr++) {
+		auto_free char *name = passed_name(n, nr);
+
+		fds[nr] = vm_inherit(vm, name, &features);
+		if (fds[nr] < 0)
+			break;
+	}
+	return nr ? net_tap_adopt(&n->backend, n->cfg->host_dev_name, (u32)n->cfg->queue_pairs, fds, nr, features, e) : 0;
+}
+
 /* ---- announcement ---- */
 
 /* When husk sends its own, after the resume; the first may get lost while the host's link comes up. */

@@ -297,7 +297,7 @@ static void pmem_quiesce(struct device *dev)
 
 static int pmem_claim(struct device *dev, bool mine, struct err *e)
 {
-	return blk_file_claim(&to_pmem(to_virtio(dev))->file, mine, e);
+	return blk_file_claim(&to_pmem(to_virtio(dev))->file, mine, dev->vm->handed_over, e);
 }
 
 static void pmem_resume(struct device *dev)
@@ -369,7 +369,7 @@ static int pmem_save(struct device *dev, void *data, struct err *e)
 			       p->cfg->path_on_host);
 	if (p->cfg->read_only)
 		return 0;
-	ret = blk_file_sync(&p->file);
+	ret = dev->vm->handed_over ? 0 : blk_file_sync(&p->file);
 	return ret < 0 ? err_set(e, ret, "\"%s\" cannot be written back: %s", p->cfg->path_on_host, strerror(-ret)) : 0;
 }
 

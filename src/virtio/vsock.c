@@ -259,7 +259,7 @@ static int vsock_probe(const void *cfg, struct err *e)
 	struct vsock_listener l;
 	int rc = vsock_unix_listen(&l, ((const struct vsock_cfg *)cfg)->uds_path, e);
 
-	vsock_unix_unlisten(&l);
+	vsock_unix_unlisten(&l, false);
 	return rc;
 }
 
@@ -286,6 +286,17 @@ static void vsock_resume(struct device *dev)
 	vsock_lost_resume(vs);
 	device_unlock(dev);
 	virtio_resume(&vs->vdev);
+}
+
+/* The socket; connections end with the move. */
+static int vsock_pass(struct device *dev, struct passed *out, struct err *e)
+{
+	struct virtio_vsock *vs = to_vsock(to_virtio(dev));
+	auto_free char *name = vsock_passed_name(vs);
+	int ret = passed_add(out, name, vs->listener.fd, 0, e);
+
+	vs->listener.passed = ret == 0;
+	return ret;
 }
 
 /* ---- class ---- */
@@ -377,5 +388,6 @@ const struct device_class virtio_vsock_class = {
 	.destroy = vsock_destroy,
 	.quiesce = vsock_quiesce,
 	.resume = vsock_resume,
+	.pass = vsock_pass,
 	.states = vsock_states,
 };

@@ -490,6 +490,24 @@ static void raise_fd_limit(void)
 	(void)!setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+static int open_listener(struct virtio_vsock *vs, struct err *e)
+{
+	const char *path = vs->cfg->uds_path;
+	auto_free char *name = vsock_passed_name(vs);
+	struct vm *vm = vs->vdev.dev.vm;
+	int rc, fd = vm_inherit(vm, name, NULL);
+
+	if (fd >= 0)
+		return vsock_unix_adopt(&vs->listener, path, fd, e);
+	rc = vsock_unix_listen(&vs->listener, path, e);
+	if (rc == -EADDRINUSE && vm->origin != VM_BOOTED)
+		err_set(e, rc,
+			"vsock socket \"%s\" exists: the VM of the snapshot or another one uses it, or one that was killed left it; then "
+			"remove it, or load the snapshot with another path",
+			path);
+	return rc;
+}
+
 int vsock_conns_init(struct virtio_vsock *vs, struct err *e)
 {
 	int rc;
@@ -500,13 +518,7 @@ int vsock_conns_init(struct virtio_vsock *vs, struct err *e)
 	vs->timer.expired = timed_out;
 	vs->listen_timer.expired = listen_again;
 	raise_fd_limit();
-	rc = vsock_unix_listen(&vs->listener, vs->cfg->uds_path, e);
-	if (rc == -EADDRINUSE && vs->vdev.dev.vm->origin != VM_BOOTED)
-		return err_set(
-			e, rc,
-			"vsock socket \"%s\" exists: the VM of the snapshot or another one uses it, or one that was killed left it; then "
-			"remove it, or load the snapshot with another path",
-			vs->cfg->uds_path);
+	rc = open_listener(vs, e);
 	if (rc < 0)
 		return rc;
 	sandbox_will_remove(vs->vdev.dev.vm->sandbox, vs->cfg->uds_path);
@@ -522,7 +534,7 @@ void vsock_conns_fini(struct virtio_vsock *vs)
 	loop_timer_cancel(&vs->vdev.dev.vm->loop, &vs->listen_timer);
 	loop_timer_cancel(&vs->vdev.dev.vm->loop, &vs->lost_timer);
 	loop_unwatch(&vs->listen_watch);
-	vsock_unix_unlisten(&vs->listener);
+	vsock_unix_unlisten(&vs->listener, vs->listener.passed && vs->vdev.dev.vm->handed_over);
 }
 
 void vsock_conns_reset(struct virtio_vsock *vs)

@@ -149,6 +149,12 @@ u32 vsock_iov_part(const struct iovec *iov, u32 nr, u32 skip, u32 len, struct io
 
 /* ---- vsock_conn.c ---- */
 
+/* The listening socket's name for another husk (passed.h); the caller's. */
+static inline char *vsock_passed_name(const struct virtio_vsock *vs)
+{
+	return xasprintf("vsock %s", vs->cfg->uds_path);
+}
+
 /* Queue of connections, listener and timers. init opens the listening socket. ctx: before start */
 int vsock_conns_init(struct virtio_vsock *vs, struct err *e) MUST_CHECK;
 void vsock_conns_fini(struct virtio_vsock *vs);

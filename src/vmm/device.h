@@ -18,6 +18,7 @@ struct cfg_flag;
 struct device;
 struct device_state; /* state.h */
 struct json_object;
+struct passed; /* passed.h */
 
 /* Where the machine puts a device. */
 struct dev_slot {
@@ -91,6 +92,10 @@ struct device_class {
 	 * there; true: it is this VM's, again, or after it came here: create leaves it alone for a VM_MOVED one. -EBUSY and the like.
 	 * ctx: loop, quiesced */
 	int (*claim)(struct device *dev, bool mine, struct err *e);
+	/* Optional: what on the host can be open once only and cannot be let go of first (a tap): adds its descriptors, which stay the
+	 * device's, for another husk on this host that takes the VM over; create finds them with vm_inherit. -EOPNOTSUPP: that cannot be,
+	 * e says what to do instead. ctx: loop */
+	int (*pass)(struct device *dev, struct passed *out, struct err *e);
 	/* What of it goes into snapshots and migration (state.h): NULL-ended, or NULL: nothing, since it has no state. A class that has
 	 * state and cannot save it says why in unsaved ("its process on the host has it"). */
 	const struct device_state *const *states;

@@ -75,38 +75,59 @@ static struct mem_region *add_region(struct mem *m, u64 gpa, u64 size)
 	return r;
 }
 
-int mem_init(struct mem *m, const struct mem_range *ranges, u32 nr, enum mem_huge huge, struct err *e)
+/* An adopted memfd has its size. */
+static int set_size(const struct mem *m, u64 size, struct err *e)
 {
-	u32 flags = MFD_CLOEXEC | (huge == MEM_HUGE_2M ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
-	u64 offset = 0;
-	int ret;
+	if (!m->adopted && ftruncate(m->fd, (off_t)size) < 0)
+		return err_errno(e, "cannot size guest memory to %llu MiB", (unsigned long long)(size / MIB));
+	return 0;
+}
 
-	*m = (struct mem){.fd = -1, .huge = huge, .pagemap_fd = -1};
-	pthread_mutex_init(&m->image_lock, NULL);
-	ret = check_ranges(ranges, nr, huge, &m->size, e);
-	if (ret < 0)
-		return ret;
+static int make_memfd(struct mem *m, struct err *e)
+{
+	u32 flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (m->huge == MEM_HUGE_2M ? MFD_HUGETLB | MFD_HUGE_2MB : 0);
+
 	m->fd = memfd_create("husk-guest-memory", flags);
-	if (m->fd < 0)
-		return err_errno(e, "cannot create guest memory%s", huge == MEM_HUGE_2M ? " in 2 MiB pages" : "");
-	if (ftruncate(m->fd, (off_t)m->size) < 0) {
-		ret = err_errno(e, "cannot size guest memory to %llu MiB", (unsigned long long)(m->size / MIB));
-		mem_fini(m);
-		return ret;
-	}
-	for (u32 i = 0; i < nr; i++) {
+	return m->fd < 0 ? err_errno(e, "cannot create guest memory%s", m->huge == MEM_HUGE_2M ? " in 2 MiB pages" : "") : 0;
+}
+
+static int map_ranges(struct mem *m, const struct mem_range *ranges, u32 nr, struct err *e)
+{
+	u64 offset = 0;
+	int ret = 0;
+
+	for (u32 i = 0; ret == 0 && i < nr; i++) {
 		struct mem_region *r = add_region(m, ranges[i].gpa, ranges[i].size);
 
 		r->fd_offset = offset;
 		r->ram = true;
 		ret = map_region(m, r, e);
-		if (ret < 0) {
-			mem_fini(m);
-			return ret;
-		}
 		offset += r->size;
 	}
-	return 0;
+	return ret;
+}
+
+int mem_adopt(struct mem *m, const struct mem_range *ranges, u32 nr, enum mem_huge huge, int fd, struct err *e)
+{
+	int ret;
+
+	*m = (struct mem){.fd = fd, .adopted = fd >= 0, .huge = huge, .pagemap_fd = -1};
+	pthread_mutex_init(&m->image_lock, NULL);
+	ret = check_ranges(ranges, nr, huge, &m->size, e);
+	if (ret == 0 && !m->adopted)
+		ret = make_memfd(m, e);
+	if (ret == 0)
+		ret = set_size(m, m->size, e);
+	if (ret == 0)
+		ret = map_ranges(m, ranges, nr, e);
+	if (ret < 0)
+		mem_fini(m);
+	return ret;
+}
+
+int mem_init(struct mem *m, const struct mem_range *ranges, u32 nr, enum mem_huge huge, struct err *e)
+{
+	return mem_adopt(m, ranges, nr, huge, -1, e);
 }
 
 int mem_add_hotplug(struct mem *m, u64 gpa, u64 size, struct err *e)
@@ -122,8 +143,9 @@ int mem_add_hotplug(struct mem *m, u64 gpa, u64 size, struct err *e)
 		return ret;
 	if (__builtin_add_overflow(m->size, size, &total) || total > INT64_MAX)
 		return err_set(e, -EINVAL, "guest memory is too large for this host");
-	if (ftruncate(m->fd, (off_t)total) < 0)
-		return err_errno(e, "cannot size guest memory to %llu MiB", (unsigned long long)(total / MIB));
+	ret = set_size(m, total, e);
+	if (ret < 0)
+		return ret;
 	r = add_region(m, gpa, size);
 	r->fd_offset = m->size;
 	m->size = total;
@@ -187,7 +209,7 @@ void mem_fini(struct mem *m)
 		free(m->images[i].gone);
 		fd_close(&m->images[i].fd);
 	}
-	if (m->size) {
+	if (m->size || m->adopted) {
 		fd_close(&m->fd);
 		fd_close(&m->pagemap_fd);
 	}

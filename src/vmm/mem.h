@@ -84,8 +84,9 @@ struct mem_fetch {
 };
 
 struct mem {
-	int fd;	  /* owned memfd, or -1 */
-	u64 size; /* of the memfd: RAM, and what the guest may plug in */
+	int fd;	      /* owned memfd, or -1 */
+	bool adopted; /* it was another husk's */
+	u64 size;     /* of the memfd: RAM, and what the guest may plug in */
 	enum mem_huge huge;
 	/* Another process maps the memfd (vhost-user): every byte of RAM must be in it, so mem_load_file copies. Set by devices in create.
 	 */
@@ -102,8 +103,10 @@ struct mem {
 	const struct mem_fetch *fetch; /* borrowed; NULL: all is there. Atomic, becomes NULL when the last page is there */
 	bool own_pager;		       /* lazy, and this process fetches: it brings everything by itself, and fast */
 	bool lost;		       /* atomic: pages cannot be fetched any more, and whoever touches one gets SIGSEGV; the VM ends */
-	bool moving;		       /* atomic: a copy is being made elsewhere, so that mem_discard marks what it drops dirty */
-	struct mem_helper *helpers;    /* last added first */
+	/* A copy is being made elsewhere, so that mem_discard marks what it drops dirty, and images stay where they are. Atomic, changed by
+	 * mem_set_moving */
+	bool moving;
+	struct mem_helper *helpers; /* last added first */
 	pthread_mutex_t image_lock;
 	/* Set by an accelerator that keeps translated code: told of each write that did not come from a vCPU. ctx: any */
 	void (*on_write)(void *opaque, u64 gpa, u64 len);
@@ -117,6 +120,23 @@ struct mem_range { /* what the machine wants where */
 /* Makes the memfd and maps it. -EINVAL for sizes that are not whole (huge) pages, -ENOMEM when the host cannot map that much. */
 int mem_init(struct mem *m, const struct mem_range *ranges, u32 nr, enum mem_huge huge, struct err *e) MUST_CHECK;
 void mem_fini(struct mem *m); /* accepts zeroed */
+
+/* ---- mem_share.c: memory that another husk of this host goes on with ---- */
+
+/* As mem_init, on a memfd that was another husk's (owned from now on, also on failure; -1: a new one, as mem_init). It is not looked at
+ * before mem_seal, and nobody may touch the memory before that. */
+int mem_adopt(struct mem *m, const struct mem_range *ranges, u32 nr, enum mem_huge huge, int fd, struct err *e) MUST_CHECK;
+/* All regions of the memfd are there: its size is sealed, so that whoever it is passed to can rely on that. An adopted one has to be
+ * sealed, of pages of this kind and exactly this size: -EINVAL. ctx: before start */
+int mem_seal(struct mem *m, struct err *e) MUST_CHECK;
+/* Sets `moving`; from then until it is false again mem_image_pages tells the same. ctx: any */
+void mem_set_moving(struct mem *m, bool moving);
+/* The pages of r that an image has and the memfd has not: private to this process. bitmap: mem_bitmap_words. ctx: any */
+void mem_image_pages(struct mem *m, const struct mem_region *r, u64 *bitmap);
+/* Frees what the memfd has where mem_image_pages tells of another page: nobody here sees it. ctx: any, while `moving` */
+int mem_clear_below_images(struct mem *m, struct err *e) MUST_CHECK;
+/* The memfd's pages are another husk's: from now on there are empty ones of this process only. ctx: any, the vCPUs never run again */
+void mem_let_go(struct mem *m);
 
 /* The region that holds [gpa, gpa + len) whole, or NULL. len 0 needs gpa inside a region. Inline: for code that must not touch vector
  * registers as well (src/tcg). ctx: any */

@@ -30,8 +30,8 @@ static bool show_hole(const struct mem_image *img, u8 *hva, u64 first, u64 end)
 	return mem_file_data(img->fd, at, behind) == behind && madvise(hva, behind - at, MADV_DONTNEED) == 0;
 }
 
-/* Takes pages [first, end) of the image away. Beyond MAX_UNCOVERED, or when the host refuses, they are only cleared: no memory comes back
- * of these, but the guest cannot tell. The address stays mapped throughout. ctx: image_lock held */
+/* Takes pages [first, end) of the image away. Beyond MAX_UNCOVERED, when the host refuses, or while the VM is moving, they are only
+ * cleared: no memory comes back of these, but the guest cannot tell. The address stays mapped throughout. ctx: image_lock held */
 static void uncover(struct mem *m, struct mem_image *img, const struct mem_region *r, u64 first, u64 end)
 {
 	u64 offset = img->gpa - r->gpa + first * MEM_PAGE_SIZE, len = (end - first) * MEM_PAGE_SIZE;
@@ -40,7 +40,7 @@ static void uncover(struct mem *m, struct mem_image *img, const struct mem_regio
 
 	if (show_hole(img, r->hva + offset, first, end))
 		return;
-	if ((m->nr_uncovered == MAX_UNCOVERED && !joined) ||
+	if (m->moving || (m->nr_uncovered == MAX_UNCOVERED && !joined) ||
 	    mmap(r->hva + offset, len, PROT_READ | PROT_WRITE, flags, m->fd, (off_t)(r->fd_offset + offset)) == MAP_FAILED) {
 		memset(r->hva + offset, 0, len);
 		return;

@@ -73,15 +73,34 @@ static int add_hotplug_memory(struct vm *vm, struct err *e)
 	return 0;
 }
 
+int vm_inherit(struct vm *vm, const char *name, u64 *value)
+{
+	return vm->restore ? passed_take(vm->restore->passed, name, value) : -1;
+}
+
+int vm_pass(struct vm *vm, struct passed *out, struct err *e)
+{
+	int ret = passed_add(out, PASSED_MEMORY, vm->mem.fd, 0, e);
+
+	for (u32 i = 0; ret == 0 && i < vm->nr_devices; i++) {
+		struct device *dev = vm->devices[i];
+
+		ret = dev->cls->pass ? dev->cls->pass(dev, out, e) : 0;
+	}
+	return ret;
+}
+
 static int init_memory(struct vm *vm, struct err *e)
 {
 	struct mem_range ranges[MEM_MAX_REGIONS];
 	const struct cfg_machine *cfg = vm->config->machine;
 	u32 nr = machine_memory_map(cfg->mem_size_mib * MIB, ranges);
-	int ret = mem_init(&vm->mem, ranges, nr, (enum mem_huge)cfg->huge_pages, e);
+	int ret = mem_adopt(&vm->mem, ranges, nr, (enum mem_huge)cfg->huge_pages, vm_inherit(vm, PASSED_MEMORY, NULL), e);
 
 	if (ret == 0)
 		ret = add_hotplug_memory(vm, e);
+	if (ret == 0)
+		ret = mem_seal(&vm->mem, e);
 	if (ret == 0 && vm->restore)
 		ret = vm->restore->memory(vm, vm->restore->opaque, e);
 	for (u32 i = 0; ret == 0 && i < vm->mem.nr_regions; i++)
@@ -225,6 +244,7 @@ int vm_init_options(struct vm *vm, const struct config *config, struct log *log,
 		.restore = options->restore,
 		.origin = options->restore ? options->restore->origin : VM_BOOTED,
 		.document = options->document,
+		.handed_over = options->restore && options->restore->passed,
 		.mem.fd = -1,
 	};
 	vm->start_ns = clock_host_ns();

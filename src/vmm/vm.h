@@ -19,6 +19,7 @@
 #include "vmm/loop.h"
 #include "vmm/mem.h"
 #include "vmm/metrics.h"
+#include "vmm/passed.h"
 #include "vmm/vcpu.h"
 
 struct config;
@@ -52,11 +53,12 @@ enum vm_origin {
 /* How a VM gets its state when it does not boot. ctx: before start */
 struct vm_restore {
 	enum vm_origin origin;
-	bool paused;	  /* vm_run leaves the vCPUs parked until vm_resume */
-	u64 host_tsc_khz; /* rate of this host's TSC, when it is known from before; else 0 */
-	bool realtime;	  /* the guest's clocks advance by the wall-clock time since they were saved */
+	bool paused;	       /* vm_run leaves the vCPUs parked until vm_resume */
+	u64 host_tsc_khz;      /* rate of this host's TSC, when it is known from before; else 0 */
+	bool realtime;	       /* the guest's clocks advance by the wall-clock time since they were saved */
+	struct passed *passed; /* borrowed: descriptors that came with it, for vm_inherit; NULL: none */
 	void *opaque;
-	/* The regions are mapped and empty, the accelerator does not know them yet: puts their contents there. */
+	/* The regions are mapped, empty unless PASSED_MEMORY came; the accelerator does not know them yet: puts their contents there. */
 	int (*memory)(struct vm *vm, void *opaque, struct err *e);
 	/* Everything is made as the configuration says: loads every section, in place of machine_boot. */
 	int (*state)(struct vm *vm, void *opaque, struct err *e);
@@ -100,6 +102,9 @@ struct vm {
 	u64 drain_ns;			     /* what the last vm_pause took. ctx: loop */
 	/* It runs in another husk, or may, or comes from there: vm_resume leaves it halted. ctx: loop */
 	bool elsewhere;
+	/* The other husk is on this host and has what this one has open: nothing of that is removed, or written back for it. ctx: loop, or
+	 * when it is over */
+	bool handed_over;
 
 	pthread_mutex_t run_lock; /* guards what follows */
 	pthread_cond_t run_cond;
@@ -137,6 +142,10 @@ static inline bool vm_arrives(const struct vm *vm)
 {
 	return vm->restore && vm->origin == VM_MOVED;
 }
+/* The descriptor of that name that came with this VM, the caller's from now on; -1: none. value: see passed.h, may be NULL. For create. */
+int vm_inherit(struct vm *vm, const char *name, u64 *value);
+/* device_class.pass of all devices, and the memory. ctx: loop */
+int vm_pass(struct vm *vm, struct passed *out, struct err *e) MUST_CHECK;
 /* Makes a device of a class and adds it to vm->devices. */
 int vm_add_device(struct vm *vm, const struct device_class *cls, const void *cfg, const struct dev_slot *slot, struct err *e) MUST_CHECK;
 /* First device of the class name, or NULL. */

@@ -6,6 +6,7 @@
 
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "migration/source.h"
 #include "migration/wire.h"
@@ -19,11 +20,16 @@ struct leaver {
 	struct source_params params;
 };
 
-static struct leaver *leaver_new(u32 cpus)
+static struct leaver *leaver_boot(u32 cpus)
 {
 	struct leaver *l = xzalloc(sizeof(*l));
 
 	mover_boot(&l->m, &dir, move_accel, cpus, "");
+	return l;
+}
+
+static void leaver_run(struct leaver *l)
+{
 	if (source_start_thread(&l->source, &l->m.vm, &l->m.e) < 0)
 		move_die("source", &l->m.e);
 	mover_run(&l->m);
@@ -31,6 +37,13 @@ static struct leaver *leaver_new(u32 cpus)
 		usleep(1000);
 	l->params = (struct source_params){.nr_bulk = 2, .patience_ms = 3000, .verify = true};
 	snprintf(l->params.address, sizeof(l->params.address), "unix:%s/in", dir.path);
+}
+
+static struct leaver *leaver_new(u32 cpus)
+{
+	struct leaver *l = leaver_boot(cpus);
+
+	leaver_run(l);
 	return l;
 }
 
@@ -41,6 +54,12 @@ static void leaver_free(struct leaver *l)
 	source_stop_thread(l->source);
 	mover_fini(&l->m);
 	free(l);
+}
+
+static void set_mode(struct leaver *l, enum migrate_mode mode)
+{
+	l->params.mode = mode;
+	l->params.verify = mode != MIGRATE_MODE_LOCAL; /* there is one copy only */
 }
 
 /* ---- on the loop ---- */
@@ -168,6 +187,7 @@ static void moved(struct leaver *l, struct mover *dst)
 	assert_true(s.stop_ns + s.capture_ns + s.last_ram_ns + s.send_ns + s.load_ns + s.run_ns <= s.downtime_ns);
 	mover_join(&l->m);
 	assert_int_equal(l->m.end, VM_END_MOVED);
+	/* In mode local its memory is the destination's: nothing that ends here reaches it. */
 	assert_true(move_word(dst, MOVE_STATUS) > move_word(&l->m, MOVE_STATUS));
 }
 
@@ -192,18 +212,78 @@ static void a_vm_moves_in_each_mode_and_over_any_number_of_channels(void **state
 	static const u32 channels[] = {1, 3, 8};
 
 	(void)state;
-	for (u32 i = 0; i < 6; i++) {
+	for (u32 i = 0; i < 8; i++) {
 		struct leaver *l = leaver_new(1 + i % 2);
 		struct mover *dst = receiver();
 
-		l->params.mode = (enum migrate_mode)(i % 3);
-		l->params.nr_bulk = channels[i / 2];
-		l->params.compress = i >= 3;
+		set_mode(l, (enum migrate_mode)(i % 4));
+		l->params.nr_bulk = channels[i / 3];
+		l->params.compress = i >= 4;
 		begin(l);
 		moved(l, dst);
 		leaver_free(l);
 		receiver_free(dst);
 	}
+}
+
+/* What the guest writes to is a file's, mapped over the memory as a kernel or an initrd is. */
+static void put_image(struct leaver *l)
+{
+	int fd = open(dir.path, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	assert_int_equal(ftruncate(fd, MOVE_PAGES * MEM_PAGE_SIZE), 0);
+	assert_int_equal(mem_load_file(&l->m.vm.mem, MOVE_AREA, fd, 0, MOVE_PAGES * MEM_PAGE_SIZE, &l->m.e), 0);
+	assert_true(l->m.vm.mem.nr_images > 0);
+	close(fd);
+}
+
+/* The husk that has it now. */
+static struct leaver *upgraded(struct leaver *l)
+{
+	struct leaver *next = xzalloc(sizeof(*next));
+	struct stat then, now;
+
+	assert_int_equal(fstat(l->m.vm.mem.fd, &then), 0);
+	mover_receive(&next->m, &dir, &(struct dest_params){.patience_ms = 3000});
+	next->params = l->params;
+	begin(l);
+	moved(l, &next->m);
+	next->source = next->m.source;
+	next->m.source = NULL;
+	assert_int_equal(fstat(next->m.vm.mem.fd, &now), 0);
+	assert_int_equal(now.st_ino, then.st_ino);
+	return next;
+}
+
+/* Each place it comes to is where it leaves next. The first sends what it had of the file; then there is nothing to send. */
+static void a_vm_goes_from_husk_to_husk_by_its_memfd(void **state)
+{
+	struct leaver *l = leaver_boot(2), *next;
+
+	(void)state;
+	put_image(l);
+	leaver_run(l);
+	set_mode(l, MIGRATE_MODE_LOCAL);
+	/* What these leave in the memfd, below the file, is not the guest's. */
+	for (u32 i = 0; i < 6; i++) {
+		struct mover *dst = receiver();
+		struct err e;
+
+		l->params.bandwidth = 100 * MIB;
+		begin(l);
+		usleep(20000 * i);
+		assert_int_equal(source_cancel(l->source, &e), 0);
+		stayed(l, MIGRATE_CANCELLED, "cancelled");
+		receiver_free(dst);
+	}
+	l->params.bandwidth = 0;
+	for (u32 i = 0; i < 4; i++) {
+		next = upgraded(l);
+		assert_true((status_of(l).pages >= MOVE_PAGES) == (i == 0) && (status_of(l).pages == 0) == (i > 0));
+		leaver_free(l);
+		l = next;
+	}
+	leaver_free(l);
 }
 
 static void bandwidth_is_kept(void **state)
@@ -279,6 +359,15 @@ static void what_cannot_move_is_refused_at_once(void **state)
 	on_loop(l, pause_vm);
 	refused(l, -EINVAL, "runs");
 	on_loop(l, resume_vm);
+	set_mode(l, MIGRATE_MODE_LOCAL);
+	l->params.verify = true;
+	refused(l, -EINVAL, "verify");
+	l->params.verify = false;
+	l->params.stall = MIGRATE_STALL_POSTCOPY;
+	refused(l, -EINVAL, "postcopy");
+	l->params.stall = MIGRATE_STALL_THROTTLE;
+	snprintf(l->params.address, sizeof(l->params.address), "tcp:127.0.0.1:1");
+	refused(l, -EINVAL, "unix:PATH");
 	snprintf(l->params.address, sizeof(l->params.address), "fd:3");
 	refused(l, -EINVAL, "fd:3");
 	l->params.address[0] = 0;
@@ -314,11 +403,11 @@ static void cancelled_at_any_time_it_runs_on_or_has_moved(void **state)
 	u32 late = 0;
 
 	(void)state;
-	for (u32 i = 0; i < 24 && !late; i++) {
+	for (u32 i = 0; i < 32 && !late; i++) {
 		struct mover *dst = receiver();
 		struct err e;
 
-		l->params.mode = (enum migrate_mode)(i % 3);
+		set_mode(l, (enum migrate_mode)(i % 4));
 		begin(l);
 		if (i < 4)
 			refused(l, -EBUSY, "under way");
@@ -502,12 +591,12 @@ static bool actor_end(struct actor *a)
 	return commit;
 }
 
-static void a_destination_that_breaks_off_before_commit_costs_nothing(void **state)
+static void destinations_break_off(enum migrate_mode mode)
 {
 	static const char *const words[] = {"", "the disk is full", "DONE", ""};
 	struct leaver *l = leaver_new(1);
 
-	(void)state;
+	set_mode(l, mode);
 	l->params.nr_bulk = 1;
 	for (enum act last = ACT_WELCOME; last <= ACT_LOADED; last++) {
 		for (int how = LEAVE; how <= SILENCE; how++) {
@@ -526,6 +615,33 @@ static void a_destination_that_breaks_off_before_commit_costs_nothing(void **sta
 			assert_false(actor_end(a));
 		}
 	}
+	leaver_free(l);
+}
+
+static void a_destination_that_breaks_off_before_commit_costs_nothing(void **state)
+{
+	(void)state;
+	destinations_break_off(MIGRATE_MODE_PRECOPY);
+	destinations_break_off(MIGRATE_MODE_LOCAL);
+}
+
+/* It had the memory itself. */
+static void what_was_handed_over_is_not_taken_back(void **state)
+{
+	struct leaver *l = leaver_new(1);
+	struct actor *a = actor_new(l, ACT_RUNNING, LEAVE);
+	struct migrate_status s;
+	struct err e;
+
+	(void)state;
+	set_mode(l, MIGRATE_MODE_LOCAL);
+	l->params.nr_bulk = 1;
+	begin(l);
+	s = outcome(l);
+	assert_int_equal(s.phase, MIGRATE_PAUSED);
+	assert_null(strstr(s.error, "take-back"));
+	assert_true(actor_end(a));
+	assert_int_equal(source_take_back(l->source, &e), -EOPNOTSUPP);
 	leaver_free(l);
 }
 
@@ -573,6 +689,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_vm_moves_in_each_mode_and_over_any_number_of_channels),
+		cmocka_unit_test(a_vm_goes_from_husk_to_husk_by_its_memfd),
 		cmocka_unit_test(bandwidth_is_kept),
 		cmocka_unit_test(a_guest_that_writes_too_fast_is_dealt_with_as_was_asked),
 		cmocka_unit_test(what_cannot_move_is_refused_at_once),
@@ -581,6 +698,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_vm_that_ends_meanwhile_ends),
 		cmocka_unit_test(a_vm_that_is_paused_meanwhile_stays_so),
 		cmocka_unit_test(a_destination_that_breaks_off_before_commit_costs_nothing),
+		cmocka_unit_test(what_was_handed_over_is_not_taken_back),
 		cmocka_unit_test(after_commit_it_never_runs_by_itself),
 	};
 

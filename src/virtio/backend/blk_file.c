@@ -286,16 +286,16 @@ int blk_file_sync(struct blk_file *f)
 	return io.result;
 }
 
-int blk_file_claim(struct blk_file *f, bool mine, struct err *e)
+int blk_file_claim(struct blk_file *f, bool mine, bool same_host, struct err *e)
 {
 	struct flock unlock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
-	int ret = mine ? lock_image(f, e) : f->p.read_only ? 0 : blk_file_sync(f);
+	int ret = mine ? lock_image(f, e) : f->p.read_only || same_host ? 0 : blk_file_sync(f);
 
 	if (ret < 0)
 		return mine ? ret : err_set(e, ret, "disk \"%s\" cannot be written back: %s", f->p.path, strerror(-ret));
-	if (mine)
+	if (mine && !same_host)
 		posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED); /* what this host has read before the other one wrote */
-	else
+	if (!mine)
 		fcntl(f->fd, F_OFD_SETLK, &unlock);
 	return 0;
 }

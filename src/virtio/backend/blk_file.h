@@ -91,8 +91,9 @@ int blk_file_open(struct blk_file *f, const struct blk_file_params *p, struct er
 /* The checks of blk_file_open, without an engine and without a trace: path and read_only of p are looked at. ctx: any */
 int blk_file_probe(const struct blk_file_params *p, struct err *e) MUST_CHECK;
 /* While a VM moves between two husks that have the image open. mine: takes the lock, and believes nothing that this host remembers of the
- * image. Else all that was written is put on the disk, and the lock is given up. Nothing is in flight. -EBUSY: the other VM has it. */
-int blk_file_claim(struct blk_file *f, bool mine, struct err *e) MUST_CHECK;
+ * image. Else all that was written is put on the disk, and the lock is given up. same_host: both see the same page cache, and only the lock
+ * goes. Nothing is in flight. -EBUSY: the other VM has it. */
+int blk_file_claim(struct blk_file *f, bool mine, bool same_host, struct err *e) MUST_CHECK;
 /* Finishes what is in flight, then closes. Accepts zeroed. */
 void blk_file_close(struct blk_file *f);
 

@@ -48,6 +48,10 @@ struct net_backend {
 
 /* Attaches to an existing tap interface, pair by pair. On failure e says what to do. ctx: before start */
 int net_tap_open(struct net_backend **out, const char *ifname, u32 pairs, struct err *e) MUST_CHECK;
+/* The same with descriptors of its queues (nr of them; owned from now on, also on failure) that another husk on this host uses still:
+ * nothing of the interface is changed. features: what that husk's backend had. -EINVAL: they are something else; a `pairs` other than nr
+ * is, too. */
+int net_tap_adopt(struct net_backend **out, const char *ifname, u32 pairs, int *fds, u32 nr, u64 features, struct err *e) MUST_CHECK;
 /* Connects to the socket of a passt process (QEMU's stream protocol: big-endian length, frame). ctx: before start */
 int net_stream_open(struct net_backend **out, const char *path, struct err *e) MUST_CHECK;
 

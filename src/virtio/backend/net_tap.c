@@ -154,19 +154,31 @@ static int open_pair(struct net_backend *b, const char *ifname, u32 pairs, struc
 	return rc;
 }
 
+#define FEATURES \
+	(BIT(VIRTIO_NET_F_CSUM) | BIT(VIRTIO_NET_F_GUEST_CSUM) | BIT(VIRTIO_NET_F_HOST_TSO4) | BIT(VIRTIO_NET_F_HOST_TSO6) | \
+	 BIT(VIRTIO_NET_F_GUEST_TSO4) | BIT(VIRTIO_NET_F_GUEST_TSO6) | BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS) | UFO)
+#define UFO (BIT(VIRTIO_NET_F_GUEST_UFO) | BIT(VIRTIO_NET_F_HOST_UFO))
+
 /* UFO: kernels from 4.14 on have lost and regained parts of it. */
 static u64 probe_features(struct net_backend *b)
 {
-	u64 f = BIT(VIRTIO_NET_F_CSUM) | BIT(VIRTIO_NET_F_GUEST_CSUM) | BIT(VIRTIO_NET_F_HOST_TSO4) | BIT(VIRTIO_NET_F_HOST_TSO6) |
-		BIT(VIRTIO_NET_F_GUEST_TSO4) | BIT(VIRTIO_NET_F_GUEST_TSO6) | BIT(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS);
-	u64 ufo = BIT(VIRTIO_NET_F_GUEST_UFO) | BIT(VIRTIO_NET_F_HOST_UFO);
+	u64 f = FEATURES;
 
-	if (tap_offloads(b, f | ufo) == 0)
-		f |= ufo;
-	else if (tap_offloads(b, f) < 0)
+	if (tap_offloads(b, f) < 0)
+		f &= ~UFO;
+	if (tap_offloads(b, f) < 0)
 		f = 0;
 	tap_offloads(b, 0); /* until a driver has negotiated */
 	return f;
+}
+
+static struct net_tap *new_tap(const char *ifname)
+{
+	struct net_tap *t = xzalloc(sizeof(*t));
+
+	t->b.ops = &tap_ops;
+	t->b.name = xasprintf("tap \"%s\"", ifname);
+	return t;
 }
 
 int net_tap_open(struct net_backend **out, const char *ifname, u32 pairs, struct err *e)
@@ -178,9 +190,7 @@ int net_tap_open(struct net_backend **out, const char *ifname, u32 pairs, struct
 	if (!if_nametoindex(ifname))
 		return err_set(e, -ENODEV, "tap \"%s\" does not exist: create it with `ip tuntap add %s mode tap%s && ip link set %s up`",
 			       ifname, ifname, pairs > 1 ? " multi_queue" : "", ifname);
-	t = xzalloc(sizeof(*t));
-	t->b.ops = &tap_ops;
-	t->b.name = xasprintf("tap \"%s\"", ifname);
+	t = new_tap(ifname);
 	while (rc == 0 && t->b.nr_fds < pairs)
 		rc = open_pair(&t->b, ifname, pairs, e);
 	if (rc == 0) {
@@ -196,4 +206,41 @@ int net_tap_open(struct net_backend **out, const char *ifname, u32 pairs, struct
 	}
 	*out = &t->b;
 	return 0;
+}
+
+/* An attached or detached queue of that interface, as attach made it. */
+static int check_queue(int fd, const char *ifname, bool *attached, struct err *e)
+{
+	const short want = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+	struct ifreq req = {0};
+	int hdr_len = 0;
+
+	if (ioctl(fd, TUNGETIFF, &req) < 0 || ioctl(fd, TUNGETVNETHDRSZ, &hdr_len) < 0)
+		return err_set(e, -EINVAL, "the descriptor that came for tap \"%s\" is no tap: %s", ifname, strerror(errno));
+	if (strncmp(req.ifr_name, ifname, IFNAMSIZ) != 0 || (req.ifr_flags & want) != want || hdr_len != (int)NET_HDR_LEN)
+		return err_set(e, -EINVAL, "the descriptor that came for tap \"%s\" is of \"%.*s\", or made another way", ifname, IFNAMSIZ,
+			       req.ifr_name);
+	*attached = !(req.ifr_flags & IFF_DETACH_QUEUE);
+	return 0;
+}
+
+int net_tap_adopt(struct net_backend **out, const char *ifname, u32 pairs, int *fds, u32 nr, u64 features, struct err *e)
+{
+	struct net_tap *t = new_tap(ifname);
+	int rc = nr == pairs ? 0 : err_set(e, -EINVAL, "tap \"%s\": %u descriptors came for %u pairs of queues", ifname, nr, pairs);
+
+	for (; t->b.nr_fds < nr; t->b.nr_fds++)
+		t->b.fds[t->b.nr_fds] = fds[t->b.nr_fds];
+	t->b.features = features & FEATURES;
+	for (u32 i = 0; rc == 0 && i < nr; i++) {
+		bool attached = false;
+
+		rc = check_queue(t->b.fds[i], ifname, &attached, e);
+		t->pairs += attached;
+	}
+	if (rc < 0)
+		tap_close(&t->b);
+	else
+		*out = &t->b;
+	return rc;
 }

@@ -31,10 +31,20 @@ static int bind_failed(const char *path, struct err *e)
 	return err_errno(e, "vsock socket \"%s\"", path);
 }
 
+static void note_file(struct vsock_listener *l, const char *path)
+{
+	struct stat st;
+
+	l->path = xstrdup(path);
+	if (lstat(path, &st) == 0) {
+		l->dev = st.st_dev;
+		l->ino = st.st_ino;
+	}
+}
+
 int vsock_unix_listen(struct vsock_listener *l, const char *path, struct err *e)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	struct stat st;
 
 	*l = (struct vsock_listener){.fd = -1};
 	if (strlen(path) >= sizeof(addr.sun_path))
@@ -47,25 +57,37 @@ int vsock_unix_listen(struct vsock_listener *l, const char *path, struct err *e)
 		fd_close(&l->fd);
 		return bind_failed(path, e);
 	}
-	l->path = xstrdup(path);
-	if (lstat(path, &st) == 0) {
-		l->dev = st.st_dev;
-		l->ino = st.st_ino;
-	}
+	note_file(l, path);
 	if (listen(l->fd, BACKLOG) < 0) {
 		int rc = err_errno(e, "vsock socket \"%s\"", path);
 
-		vsock_unix_unlisten(l);
+		vsock_unix_unlisten(l, false);
 		return rc;
 	}
 	return 0;
 }
 
-void vsock_unix_unlisten(struct vsock_listener *l)
+int vsock_unix_adopt(struct vsock_listener *l, const char *path, int fd, struct err *e)
+{
+	struct sockaddr_un addr;
+	socklen_t len = sizeof(addr), size = sizeof(int);
+	int listening = 0;
+
+	*l = (struct vsock_listener){.fd = fd, .passed = true};
+	note_file(l, path);
+	if (getsockname(fd, (struct sockaddr *)&addr, &len) == 0 && addr.sun_family == AF_UNIX &&
+	    strncmp(addr.sun_path, path, sizeof(addr.sun_path)) == 0 && getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 &&
+	    listening)
+		return 0;
+	vsock_unix_unlisten(l, true);
+	return err_set(e, -EINVAL, "the descriptor that came for the vsock socket \"%s\" does not listen there", path);
+}
+
+void vsock_unix_unlisten(struct vsock_listener *l, bool keep)
 {
 	struct stat st;
 
-	if (l->path && lstat(l->path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_dev == l->dev && st.st_ino == l->ino)
+	if (!keep && l->path && lstat(l->path, &st) == 0 && S_ISSOCK(st.st_mode) && st.st_dev == l->dev && st.st_ino == l->ino)
 		unlink(l->path);
 	if (l->path)
 		fd_close(&l->fd);

@@ -21,12 +21,16 @@ struct vsock_listener {
 	char *path; /* owned */
 	dev_t dev;  /* of the socket file, so that only our own is removed */
 	ino_t ino;
+	bool passed; /* another husk has it, too: the socket file is for whoever goes on with the VM */
 };
 
 /* Binds path, which must not exist, and listens. -EADDRINUSE and others, with a sentence that says what to do. ctx: any */
 int vsock_unix_listen(struct vsock_listener *l, const char *path, struct err *e) MUST_CHECK;
-/* Closes, and removes the socket file if it is still the one that was made. Accepts one that vsock_unix_listen failed for. ctx: any */
-void vsock_unix_unlisten(struct vsock_listener *l);
+/* Goes on with a socket (owned from now on, also on failure) that listens there already. -EINVAL: it does not. ctx: any */
+int vsock_unix_adopt(struct vsock_listener *l, const char *path, int fd, struct err *e) MUST_CHECK;
+/* Closes, and removes the socket file if it is still the one that was made, unless `keep`. Accepts one that vsock_unix_listen failed for.
+ * ctx: any */
+void vsock_unix_unlisten(struct vsock_listener *l, bool keep);
 
 /* The next client: a descriptor, or -errno (-EAGAIN: none there; -EMFILE, -ENFILE, -ENOBUFS, -ENOMEM: the host has no more). */
 int vsock_unix_accept(struct vsock_listener *l);
