@@ -383,7 +383,7 @@ enum act { ACT_WELCOME, ACT_ACCEPT, ACT_SYNCED, ACT_LOADED, ACT_RUNNING, NR_ACTS
 struct actor {
 	int listen_fd;
 	enum act last;
-	enum { LEAVE, FAIL, NONSENSE, SILENCE } how;
+	enum { LEAVE, FAIL, NONSENSE, SILENCE, LIE } how;
 	bool commit; /* has come */
 	struct channel control, bulk;
 	pthread_t thread;
@@ -436,6 +436,12 @@ static bool bulk_round(struct actor *a)
 	struct frame f;
 	u64 round;
 
+	/* The first round's pages are not even read: they do not fit into the socket. */
+	if (a->how == LIE && a->last == ACT_SYNCED) {
+		(void)!wire_send_u64(&a->control, FRAME_SYNCED, &(u64){1}, 1, &a->e);
+		break_off(a);
+		return false;
+	}
 	do {
 		if (channel_receive(&a->bulk, &f, 5000, &a->e) < 0)
 			return false;
@@ -504,25 +510,18 @@ static bool actor_end(struct actor *a)
 
 static void a_destination_that_breaks_off_before_commit_costs_nothing(void **state)
 {
-	static const char *const words[] = {"", "the disk is full", "DONE", ""};
+	static const char *const words[] = {"", "the disk is full", "DONE", "", "not sent as a whole"};
 	struct leaver *l = leaver_new(1);
 
 	(void)state;
 	l->params.nr_bulk = 1;
 	l->params.patience_ms = 600;
 	for (enum act last = ACT_WELCOME; last <= ACT_LOADED; last++) {
-		for (int how = LEAVE; how <= SILENCE; how++) {
+		for (int how = LEAVE; how <= (last == ACT_SYNCED ? LIE : SILENCE); how++) {
 			struct actor *a = actor_new(l, last, how);
 
 			begin(l);
-			/* It is silent while the VM is made there, as long as that may take. */
-			if (how == SILENCE && last == ACT_ACCEPT) {
-				usleep(100000);
-				assert_int_equal(source_cancel(l->source, &l->m.e), 0);
-				stayed(l, MIGRATE_CANCELLED, "");
-			} else {
-				stayed(l, MIGRATE_FAILED, words[how]);
-			}
+			stayed(l, MIGRATE_FAILED, words[how]);
 			assert_false(actor_end(a));
 		}
 	}
