@@ -46,23 +46,22 @@ static int status(struct api_call *call)
 	return 0;
 }
 
+/* A VM that came here may be on its way to the next host. */
+static bool concerns_dest(struct control *c)
+{
+	return c->dest && !(c->source && source_is_active(c->source));
+}
+
 static int cancel(struct control *c, struct err *e)
 {
-	if (c->dest && !c->source)
+	if (concerns_dest(c))
 		return dest_abandon(c->dest, e);
 	return c->source ? source_cancel(c->source, e) : err_set(e, -ENOENT, "there is no migration");
 }
 
 static int break_off(struct control *c, struct err *e)
 {
-	struct migrate_status *s = xzalloc(sizeof(*s));
-	bool leaving;
-
-	if (c->source)
-		source_status(c->source, s);
-	leaving = s->phase != MIGRATE_NONE;
-	free(s);
-	if (c->dest && !leaving)
+	if (concerns_dest(c))
 		return dest_break(c->dest, e);
 	return c->source ? source_break(c->source, e) : err_set(e, -ENOENT, "there is no migration");
 }
@@ -79,6 +78,8 @@ static int act(struct api_call *call, struct err *e)
 		return cancel(c, e);
 	if (is(call, "action", "Break"))
 		return break_off(c, e);
+	if (is(call, "action", "TakeOver"))
+		return c->dest ? dest_take_over(c->dest, e) : err_set(e, -ENOENT, "no VM has come to this husk");
 	if (!c->source)
 		return err_set(e, -ENOENT, "no VM is leaving this husk");
 	if (is(call, "action", "Recover"))
@@ -99,15 +100,7 @@ int handle_migration_quick(struct api_call *call, struct err *e)
 
 bool migration_is_under_way(struct control *c)
 {
-	struct migrate_status *s = xzalloc(sizeof(*s));
-	bool busy = c->vm && c->vm->elsewhere;
-
-	if (c->source && !busy) {
-		source_status(c->source, s);
-		busy = s->phase != MIGRATE_NONE && s->phase != MIGRATE_FAILED && s->phase != MIGRATE_CANCELLED;
-	}
-	free(s);
-	return busy;
+	return (c->vm && c->vm->elsewhere) || (c->source && source_is_active(c->source));
 }
 
 /* ---- On the main thread ---- */

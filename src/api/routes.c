@@ -17,7 +17,7 @@ static const char *const states[] = {"Paused", "Resumed", NULL};
 static const char *const snapshot_types[] = {"Full", "Diff", NULL};
 static const char *const backend_types[] = {"File", "Uffd", NULL};
 static const char *const working_set_modes[] = {"Record", "Prefetch", NULL};
-static const char *const migrate_actions[] = {"Start", "Receive", "Cancel", "Recover", "TakeBack", "Break", NULL};
+static const char *const migrate_actions[] = {"Start", "Receive", "Cancel", "Recover", "TakeBack", "TakeOver", "Break", NULL};
 static const char *const migrate_modes[] = {"Precopy", "Postcopy", "Hybrid", "Local", NULL};
 static const char *const migrate_stalls[] = {"Throttle", "Postcopy", "Cancel", "Wait", NULL};
 static const char *const huge_pages[] = {"Snapshot", "None", "Transparent", "2M", NULL};
@@ -115,7 +115,8 @@ static const struct cfg_field migrate_fields[] = {
 	 .values = migrate_actions,
 	 .help = "Start: the VM leaves; Receive: one is waited for, in place of a configuration; Cancel: it stays, or is waited for no "
 		 "more; "
-		 "Recover: the lost connection is made again; TakeBack: the destination is dead, the VM goes on here; Break: drops the "
+		 "Recover: the lost connection is made again; TakeBack: the destination is dead, the VM goes on here; TakeOver, at a "
+		 "destination that has all of a VM: the source is dead, the VM goes on here; Break: drops the "
 		 "connection."},
 	{.key = "address", .type = CFG_STR, .help = "tcp:HOST:PORT or unix:PATH, of the destination; for Recover another one than before."},
 	{.key = "mode",

@@ -23,7 +23,8 @@ const struct ctl_command ctl_commands[] = {
 	 "Halts it, writes its state and memory to DIR, lets it go on. --diff: what has changed since the last one; --compress; "
 	 "--keep-paused.",
 	 ctl_snapshot},
-	{"migrate", "ADDRESS [mode=M ...] | status | cancel | recover [ADDRESS] | take-back | break", "status cancel recover take-back break", 1, 9,
+	{"migrate", "ADDRESS [mode=M ...] | status | cancel | recover [ADDRESS] | take-back | take-over | break",
+	 "status cancel recover take-back take-over break", 1, 9,
 	 "Moves it, while it runs, to the husk receive that listens at ADDRESS (tcp:HOST:PORT, unix:PATH). mode=precopy|postcopy|hybrid|local, "
 	 "on-stall=throttle|postcopy|cancel|wait, max-downtime=MS, bandwidth=SIZE, channels=N, timeout=MS, compress, verify. The others: docs/migration.md.",
 	 ctl_migrate},

@@ -206,6 +206,8 @@ int ctl_migrate(const struct ctl *c, struct err *e)
 		return act(c, "Break", NULL, e);
 	if (!strcmp(word, "take-back"))
 		return act(c, "TakeBack", NULL, e);
+	if (!strcmp(word, "take-over"))
+		return act(c, "TakeOver", NULL, e);
 	if (strcmp(word, "recover") != 0)
 		return start(c, e);
 	r = act(c, "Recover", next, e);

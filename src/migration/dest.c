@@ -141,6 +141,8 @@ static int load_package(struct dest *d, struct vm *vm, struct err *e)
 	struct package *p;
 	int ret = package_open(&p, d->held.data, d->held.len, e);
 
+	if (ret < 0)
+		err_prefix(e, "frame PACKAGE");
 	if (ret == 0) {
 		ret = package_load(p, vm, e);
 		if (ret == 0)
@@ -382,6 +384,26 @@ int dest_abandon(struct dest *d, struct err *e)
 		ret = err_set(e, -EBUSY, "the VM runs here already");
 	else
 		d->abandoned = true;
+	pthread_mutex_unlock(&d->lock);
+	dest_wake(d);
+	return ret;
+}
+
+int dest_take_over(struct dest *d, struct err *e)
+{
+	u64 missing;
+	int ret = 0;
+
+	pthread_mutex_lock(&d->lock);
+	missing = d->state == DEST_LOADED ? page_set_count(&d->ram.missing) : 0;
+	if (d->state != DEST_LOADED)
+		ret = err_set(e, -EINVAL, "there is no VM that waits here to be run");
+	else if (d->control)
+		ret = err_set(e, -EISCONN, "the source is connected: it has the VM");
+	else if (missing)
+		ret = err_set(e, -ENODATA, "%llu pages of its memory are not here, but at the source", (unsigned long long)missing);
+	else
+		d->over = true;
 	pthread_mutex_unlock(&d->lock);
 	dest_wake(d);
 	return ret;

@@ -48,6 +48,9 @@ void dest_refuse(struct dest *d, const struct err *e);
 const struct vm_restore *dest_restore(struct dest *d);
 /* Ends the wait, or an unfinished migration whose VM does not run yet. -EBUSY: it runs. ctx: any */
 int dest_abandon(struct dest *d, struct err *e) MUST_CHECK;
+/* The user says that the source is dead: the VM, which was loaded and waits for COMMIT, runs here. -EINVAL: it does not wait; -EISCONN: the
+ * source is connected; -ENODATA: pages are with the source. ctx: any */
+int dest_take_over(struct dest *d, struct err *e) MUST_CHECK;
 /* As source_break. ctx: any */
 int dest_break(struct dest *d, struct err *e) MUST_CHECK;
 void dest_status(struct dest *d, struct migrate_status *out); /* ctx: any */

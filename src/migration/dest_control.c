@@ -443,7 +443,7 @@ static int check_receivers(struct dest *d, struct err *e)
 		}
 	}
 	pthread_mutex_unlock(&d->lock);
-	return ret;
+	return ret == -ECONNRESET && dest_link_may_hear_why(d) ? 0 : ret;
 }
 
 /* ---- the clock ---- */
@@ -476,10 +476,11 @@ static int timeout_ms(const struct dest *d)
 /* The user's orders, which need no connection. */
 static void obey(struct dest *d)
 {
-	bool abandoned, refused;
+	bool abandoned, refused, over;
 	struct err why;
 
 	pthread_mutex_lock(&d->lock);
+	over = d->over && d->state == DEST_LOADED && !d->control;
 	abandoned = d->abandoned;
 	refused = d->refused;
 	why = d->why;
@@ -487,6 +488,11 @@ static void obey(struct dest *d)
 	pthread_mutex_unlock(&d->lock);
 	if (refused && d->state != DEST_FAILED)
 		dest_fail(d, &why, true);
+	if (over && !abandoned) {
+		log_warn(d->log, "the user says that the source is dead: the VM goes on here");
+		on_commit(d);
+		dest_complete(d, &why);
+	}
 	if (!abandoned || d->state == DEST_LISTEN || d->state >= DEST_RUNNING)
 		return;
 	err_set(&why, -ECANCELED, "the destination was told to give up");

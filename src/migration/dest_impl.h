@@ -169,6 +169,7 @@ struct dest {
 	bool serving;	 /* the source serves requests */
 	bool have_package, running_sent, done, settled, verified, released;
 	u64 package_ns, commit_ns, done_ns; /* when they came */
+	u64 grace_end_ns;		    /* of dest_link_may_hear_why; 0: not begun */
 
 	pthread_mutex_t request_lock; /* REQUESTs are sent one batch at a time */
 	bool requests_open;	      /* under request_lock: the channel is there, and the source serves them */
@@ -184,6 +185,7 @@ struct dest {
 	bool loaded;	     /* loop: the VM is ready */
 	bool started;	     /* loop: vCPUs run */
 	bool abandoned, cancelled;
+	bool over;			  /* dest_take_over was called */
 	bool stop;			  /* mem_fini: husk-migrate ends */
 	struct err why;			  /* of the failure, or of the lost connection */
 	u64 closed_sent, closed_received; /* bytes of channels that are no more */
@@ -202,6 +204,8 @@ int dest_link_start_receivers(struct dest *d, struct err *e) MUST_CHECK;
 void dest_link_drop(struct dest *d);
 void dest_link_drop_receivers(struct dest *d);
 void dest_link_drop_pending(struct dest *d);
+/* A channel of pages is closed: for a moment the source may be about to say on CONTROL why. ctx: speaker */
+bool dest_link_may_hear_why(struct dest *d) MUST_CHECK;
 /* The connection is lost, or the peer talks nonsense: by state that is a failure, or a pause. tell: send it to the peer, too.
  * ctx: speaker */
 void dest_link_lost(struct dest *d, const struct err *e, bool tell);

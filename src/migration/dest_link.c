@@ -9,8 +9,9 @@
 #include "migration/dest_impl.h"
 #include "vmm/clock.h"
 
-#define GREET_MS      5000u /* a connection that says nothing for so long is closed */
-#define GREET_STEP_MS 1000u /* who has begun to speak goes on: nobody else is served meanwhile */
+#define GREET_MS      5000u		    /* a connection that says nothing for so long is closed */
+#define GRACE_NS      (500 * NSEC_PER_MSEC) /* for a FAIL or ABORT that says why a channel was closed */
+#define GREET_STEP_MS 1000u		    /* who has begun to speak goes on: nobody else is served meanwhile */
 
 int dest_thread_start(pthread_t *id, void *(*run)(void *), void *opaque, struct err *e)
 {
@@ -200,9 +201,19 @@ void dest_link_drop(struct dest *d)
 	close_channel(d, &d->control);
 }
 
+bool dest_link_may_hear_why(struct dest *d)
+{
+	u64 now = clock_host_ns();
+
+	if (!d->grace_end_ns)
+		d->grace_end_ns = now + GRACE_NS;
+	return now < d->grace_end_ns;
+}
+
 void dest_link_lost(struct dest *d, const struct err *e, bool speak)
 {
 	struct err why = *e;
+	u64 missing;
 
 	if (speak)
 		dest_link_tell(d, &why);
@@ -217,8 +228,9 @@ void dest_link_lost(struct dest *d, const struct err *e, bool speak)
 	d->recovering = false;
 	d->why = why;
 	pthread_mutex_unlock(&d->lock);
-	log_warn(d->log, "the migration is paused: %s; %llu pages are missing; it goes on when the source recovers it", why.msg,
-		 (unsigned long long)page_set_count(&d->ram.missing));
+	missing = page_set_count(&d->ram.missing);
+	log_warn(d->log, "the migration is paused: %s; %llu pages are missing; it goes on when the source recovers it%s", why.msg,
+		 (unsigned long long)missing, missing ? "" : " or, if the source is dead, after `husk ctl SOCKET migrate take-over`");
 }
 
 /* ---- who connects ---- */
@@ -299,6 +311,7 @@ static void set_control(struct dest *d, struct channel *c)
 	c->patience_ms = d->patience_ms;
 	c->package_cap = d->package_cap;
 	d->epoch = c->epoch;
+	d->grace_end_ns = 0;
 	pthread_mutex_lock(&d->lock);
 	d->control = c;
 	pthread_mutex_unlock(&d->lock);

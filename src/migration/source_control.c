@@ -6,10 +6,10 @@
 #include "migration/source_impl.h"
 #include "vmm/clock.h"
 
-#define TURN_MS	     50 /* how long a cancellation or a sender's failure may go unseen */
-#define IDLE_TURN_MS 2
-#define GRACE_NS     (500 * NSEC_PER_MSEC) /* for a FAIL that says why a channel was closed */
-#define ABORT_MS     200		   /* for the destination to read that it is over */
+#define TURN_MS	      50 /* how long a cancellation or a sender's failure may go unseen */
+#define IDLE_TURN_MS  2
+#define GRACE_NS      (500 * NSEC_PER_MSEC) /* for a FAIL that says why a channel was closed */
+#define LAST_WORDS_MS 200		    /* for the destination to read that it is over */
 
 /* ---- opening ---- */
 
@@ -66,6 +66,7 @@ static int open_sender(struct source *s, u32 index, struct err *e)
 	b->s = s;
 	b->index = index;
 	b->job = s->job;
+	b->synced = 0;
 	ret = open_channel(s, &b->channel, &b->open, e);
 	if (ret == 0)
 		ret = hello(s, &b->channel, urgent ? WIRE_URGENT : WIRE_BULK, urgent ? 0 : (u8)index, e);
@@ -132,18 +133,27 @@ void source_disconnect(struct source *s)
 	close_channel(s, &s->control, &s->control_open);
 }
 
-void source_say_abort(struct source *s, const struct err *why)
+static int says(const struct wire_fail *fail, struct err *e)
 {
+	return err_set(e, fail->code == -EAGAIN ? -EIO : fail->code, "the destination says: %s", fail->text);
+}
+
+void source_say_why(struct source *s, u16 type, struct err *why)
+{
+	bool lost = why->code == -ECONNRESET || why->code == -EPIPE;
+	struct wire_fail fail;
 	struct frame f;
 	struct err e;
 
 	if (!s->control_open)
 		return;
-	wire_send_fail(&s->control, FRAME_ABORT, why->code, why->msg);
+	wire_send_fail(&s->control, type, why->code, why->msg);
 	/* A close with something unread would take it back. */
 	shutdown(s->control.fd, SHUT_WR);
-	while (channel_receive(&s->control, &f, ABORT_MS, &e) == 0)
-		continue;
+	while (channel_receive(&s->control, &f, LAST_WORDS_MS, &e) == 0) {
+		if (lost && f.type == FRAME_FAIL && wire_get_fail(&f, &fail, &e) == 0)
+			says(&fail, why);
+	}
 }
 
 /* ---- receiving ---- */
@@ -207,7 +217,7 @@ static int take(struct source *s, struct frame *f, struct err *e)
 		return -EAGAIN;
 	case FRAME_FAIL:
 		ret = wire_get_fail(f, &fail, e);
-		return ret < 0 ? ret : err_set(e, fail.code == -EAGAIN ? -EIO : fail.code, "the destination says: %s", fail.text);
+		return ret < 0 ? ret : says(&fail, e);
 	default:
 		return 0;
 	}

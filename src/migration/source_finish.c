@@ -86,8 +86,9 @@ static void complete(struct source *s)
 	vm_end(s->vm, VM_END_MOVED);
 }
 
-static void pause_it(struct source *s, const struct err *why)
+static void pause_it(struct source *s, struct err *why)
 {
+	source_say_why(s, FRAME_FAIL, why);
 	source_disconnect(s);
 	log_error(s->vm->log, "migration is paused: %s", why->msg);
 	pthread_mutex_lock(&s->lock);
@@ -101,7 +102,7 @@ static void pause_it(struct source *s, const struct err *why)
 	pthread_mutex_unlock(&s->lock);
 }
 
-void source_settle(struct source *s, int ret, const struct err *e)
+void source_settle(struct source *s, int ret, struct err *e)
 {
 	if (ret == 0)
 		complete(s);

@@ -7,9 +7,8 @@
 #include "vmm/clock.h"
 #include "vmm/gdb.h"
 
-#define RECLAIM_NS	 (100 * NSEC_PER_MSEC)
-#define RECLAIM_TRIES	 300u
-#define ANSWER_PATIENCES 3u /* how often the patience, for what the destination has to do before it answers */
+#define RECLAIM_NS    (100 * NSEC_PER_MSEC)
+#define RECLAIM_TRIES 300u
 
 /* ---- halting; ctx: loop ---- */
 
@@ -144,7 +143,7 @@ static int send_package(struct source *s, struct err *e)
 	set_sending(s, false);
 	if (ret < 0)
 		return source_interrupted(s, e) < 0 ? e->code : ret;
-	ret = source_expect(s, FRAME_LOADED, ANSWER_PATIENCES * s->params.patience_ms, &load_ns, 1, e);
+	ret = source_expect(s, FRAME_LOADED, SOURCE_ANSWER_PATIENCES * s->params.patience_ms, &load_ns, 1, e);
 	took = clock_host_ns() - start_ns;
 	pthread_mutex_lock(&s->lock);
 	s->status.load_ns = MIN(load_ns, took);
@@ -173,7 +172,7 @@ int source_commit(struct source *s, struct err *e)
 	int ret = wire_send_u64(&s->control, FRAME_COMMIT, NULL, 0, e);
 
 	if (ret == 0)
-		ret = source_expect(s, FRAME_RUNNING, ANSWER_PATIENCES * s->params.patience_ms, &there_ns, 1, e);
+		ret = source_expect(s, FRAME_RUNNING, SOURCE_ANSWER_PATIENCES * s->params.patience_ms, &there_ns, 1, e);
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&s->lock);

@@ -23,8 +23,9 @@
 #include "migration/source.h"
 #include "migration/wire.h"
 
-#define SOURCE_CHUNK	  256u /* pages side by side that go through one channel in precopy, so that versions of a page keep their order */
-#define SOURCE_PUSH_PAGES 32u  /* per frame, while somebody may wait for a page behind it */
+#define SOURCE_CHUNK		256u /* pages side by side that go through one channel in precopy, so that versions of a page keep their order */
+#define SOURCE_PUSH_PAGES	32u /* per frame, while somebody may wait for a page behind it */
+#define SOURCE_ANSWER_PATIENCES 3u  /* how often the patience, for what the destination has to do before it answers */
 
 /* What all senders do at once. */
 enum source_job {
@@ -44,8 +45,9 @@ struct sender {
 	bool started;
 	bool busy; /* under s->lock: at a job */
 	struct channel channel;
-	bool open; /* under s->lock */
-	u64 job;   /* the last one that it has taken up; its own */
+	bool open;  /* under s->lock */
+	u64 job;    /* the last one that it has taken up; its own */
+	u64 synced; /* atomic: the last one whose SYNC is sent, or as good as */
 	u8 *staging, *packed;
 	struct wire_pages batch; /* data: staging */
 	z_stream zip;
@@ -181,7 +183,7 @@ int source_go_on(struct source *s, struct err *e) MUST_CHECK;
 /* ---- source_finish.c ---- */
 int source_finish(struct source *s, struct err *e) MUST_CHECK;
 /* The end of an attempt after COMMIT: ret 0: the VM has moved; else it waits for a recovery. */
-void source_settle(struct source *s, int ret, const struct err *e);
+void source_settle(struct source *s, int ret, struct err *e);
 void source_do_recover(struct source *s);
 void source_do_take_back(struct source *s);
 
@@ -192,8 +194,9 @@ int source_connect(struct source *s, struct wire_welcome *w, struct err *e) MUST
 int source_open_senders(struct source *s, struct err *e) MUST_CHECK;
 /* All threads ended, all channels closed. */
 void source_disconnect(struct source *s);
-/* Tells the destination, as far as there is a way to, that the VM stays here. */
-void source_say_abort(struct source *s, const struct err *why);
+/* Tells the destination, as far as there is a way to. type: FRAME_ABORT: the VM stays here; FRAME_FAIL: this attempt is over. A lost
+ * connection whose reason the destination has said becomes that reason. */
+void source_say_why(struct source *s, u16 type, struct err *why);
 /* The next frame on CONTROL that is neither a heartbeat nor FAIL; within_ms 0: as long as the destination is alive. */
 int source_receive(struct source *s, u32 within_ms, struct frame *f, struct err *e) MUST_CHECK;
 /* Until all senders have done their job; nothing else may come meanwhile. */

@@ -130,14 +130,18 @@ static int do_job(struct sender *b, enum source_job kind, struct err *e)
 		return push(b, e);
 	if (kind != JOB_SYNC)
 		ret = send_own(b, kind == JOB_ROUND, e);
-	return ret == 0 ? wire_send_u64(&b->channel, FRAME_SYNC, &b->job, 1, e) : ret;
+	if (ret < 0)
+		return ret;
+	__atomic_store_n(&b->synced, b->job, __ATOMIC_RELEASE);
+	return wire_send_u64(&b->channel, FRAME_SYNC, &b->job, 1, e);
 }
 
 /* Who has failed stays busy: its job is not done. */
 static void set_idle(struct sender *b, bool done)
 {
 	pthread_mutex_lock(&b->s->lock);
-	b->busy = !done;
+	if (b->job == b->s->job) /* else there is another one already, and it is busy with that */
+		b->busy = !done;
 	pthread_mutex_unlock(&b->s->lock);
 }
 
@@ -160,6 +164,19 @@ void *source_bulk_thread(void *opaque)
 	return NULL;
 }
 
+/* The destination says that this round is there. */
+static int check_synced(struct source *s, u64 synced, struct err *e)
+{
+	if (synced != s->job)
+		return err_set(e, -EPROTO, "frame SYNCED: it is of round %llu, and this is round %llu", (unsigned long long)synced,
+			       (unsigned long long)s->job);
+	for (u32 i = 0; i < s->params.nr_bulk; i++) {
+		if (__atomic_load_n(&s->senders[i].synced, __ATOMIC_ACQUIRE) != s->job)
+			return err_set(e, -EPROTO, "frame SYNCED: round %llu was not sent as a whole", (unsigned long long)synced);
+	}
+	return 0;
+}
+
 int source_send_all(struct source *s, enum source_job kind, struct err *e)
 {
 	u64 synced;
@@ -175,10 +192,7 @@ int source_send_all(struct source *s, enum source_job kind, struct err *e)
 	if (kind == JOB_PUSH)
 		return source_await_senders(s, e);
 	ret = source_expect(s, FRAME_SYNCED, 0, &synced, 1, e);
-	if (ret == 0 && synced != s->job)
-		return err_set(e, -EPROTO, "frame SYNCED: it is of round %llu, and this is round %llu", (unsigned long long)synced,
-			       (unsigned long long)s->job);
-	return ret;
+	return ret == 0 ? check_synced(s, synced, e) : ret;
 }
 
 /* ---- URGENT ---- */

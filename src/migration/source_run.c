@@ -8,7 +8,6 @@
 #include "migration/source_impl.h"
 #include "vmm/clock.h"
 
-#define ACCEPT_MS	 60000u /* the destination makes a VM meanwhile */
 #define FIXED_DOWNTIME	 (5 * NSEC_PER_MSEC)
 #define FIRST_THROTTLE	 20u
 #define THROTTLE_STEP	 10u
@@ -50,7 +49,7 @@ static int offer(struct source *s, struct err *e)
 	if (ret == 0)
 		ret = wire_send_offer(&s->control, &o, e);
 	if (ret == 0)
-		ret = source_expect(s, FRAME_ACCEPT, ACCEPT_MS, &cap, 1, e);
+		ret = source_expect(s, FRAME_ACCEPT, SOURCE_ANSWER_PATIENCES * s->params.patience_ms, &cap, 1, e);
 	if (ret < 0)
 		return ret;
 	s->params.package_cap = MIN(s->params.package_cap, cap);
@@ -233,21 +232,21 @@ static int precopy(struct source *s, bool *postcopy, struct err *e)
 /* ---- the end of it ---- */
 
 /* It came to nothing, and COMMIT was not sent: the VM has never been elsewhere. */
-static void give_up(struct source *s, const struct err *why)
+static void give_up(struct source *s, struct err *why)
 {
-	struct err e = {0}, as_asked;
+	struct err e = {0};
 	bool cancelled;
 
 	pthread_mutex_lock(&s->lock);
 	cancelled = s->cancel;
 	pthread_mutex_unlock(&s->lock);
 	/* Whatever broke when the connection was broken for it. */
-	if (cancelled && err_set(&as_asked, -ECANCELED, "cancelled") < 0)
-		why = &as_asked;
+	if (cancelled)
+		err_set(why, -ECANCELED, "cancelled");
 	/* The guest first: it has waited long enough. */
 	if (source_on_loop(s, source_go_on, &e) < 0)
 		log_debug(s->vm->log, "migration: %s", e.msg);
-	source_say_abort(s, why);
+	source_say_why(s, FRAME_ABORT, why);
 	source_disconnect(s);
 	source_pages_fini(s);
 	buf_fini(&s->package);

@@ -113,6 +113,32 @@ static void a_source_that_comes_back_after_loaded_goes_on(void **state)
 	}
 }
 
+static void the_user_can_take_over_what_is_there_as_a_whole(void **state)
+{
+	struct err e;
+
+	(void)state;
+	for (u32 i = 0; i < ARRAY_SIZE(kinds); i++) {
+		struct script *s = new_script(kinds[i]);
+		bool whole = !(kinds[i] & OFFER_POSTCOPY);
+
+		play(s, S_CONTROL, S_PACKAGE);
+		assert_int_equal(dest_take_over(s->dst.dest, &e), -EINVAL);
+		play(s, S_PACKAGE, S_COMMIT);
+		assert_int_equal(dest_take_over(s->dst.dest, &e), -EISCONN);
+		script_close(s);
+		assert_true(move_until_phase(&s->dst, MIGRATE_PAUSED));
+		assert_int_equal(dest_take_over(s->dst.dest, &e), whole ? 0 : -ENODATA);
+		if (whole) {
+			assert_true(move_until_phase(&s->dst, MIGRATE_COMPLETED));
+			script_check_memory(s);
+			recover(s, WIRE_COMPLETE, 0);
+			play(s, S_BYE, NR_STEPS);
+		}
+		script_free(s);
+	}
+}
+
 static void pages_count_once_however_often_they_come(void **state)
 {
 	struct script *s = new_script(OFFER_POSTCOPY);
@@ -529,6 +555,7 @@ int main(void)
 		cmocka_unit_test(a_vm_arrives_with_all_its_memory),
 		cmocka_unit_test(a_source_that_breaks_off_before_loaded_leaves_nothing),
 		cmocka_unit_test(a_source_that_comes_back_after_loaded_goes_on),
+		cmocka_unit_test(the_user_can_take_over_what_is_there_as_a_whole),
 		cmocka_unit_test(pages_count_once_however_often_they_come),
 		cmocka_unit_test(a_package_is_taken_up_to_the_limit),
 		cmocka_unit_test(an_offer_of_a_package_over_the_limit_is_refused_and_another_is_waited_for),

@@ -472,7 +472,7 @@ enum act { ACT_WELCOME, ACT_ACCEPT, ACT_SYNCED, ACT_LOADED, ACT_RUNNING, NR_ACTS
 struct actor {
 	int listen_fd;
 	enum act last;
-	enum { LEAVE, FAIL, NONSENSE, SILENCE } how;
+	enum { LEAVE, FAIL, NONSENSE, SILENCE, LIE } how;
 	bool commit; /* has come */
 	struct channel control, bulk;
 	pthread_t thread;
@@ -525,6 +525,12 @@ static bool bulk_round(struct actor *a)
 	struct frame f;
 	u64 round;
 
+	/* The first round's pages are not even read: they do not fit into the socket. */
+	if (a->how == LIE && a->last == ACT_SYNCED) {
+		(void)!wire_send_u64(&a->control, FRAME_SYNCED, &(u64){1}, 1, &a->e);
+		break_off(a);
+		return false;
+	}
 	do {
 		if (channel_receive(&a->bulk, &f, 5000, &a->e) < 0)
 			return false;
@@ -593,25 +599,18 @@ static bool actor_end(struct actor *a)
 
 static void destinations_break_off(enum migrate_mode mode)
 {
-	static const char *const words[] = {"", "the disk is full", "DONE", ""};
+	static const char *const words[] = {"", "the disk is full", "DONE", "", "not sent as a whole"};
 	struct leaver *l = leaver_new(1);
 
 	set_mode(l, mode);
 	l->params.nr_bulk = 1;
 	for (enum act last = ACT_WELCOME; last <= ACT_LOADED; last++) {
-		for (int how = LEAVE; how <= SILENCE; how++) {
+		for (int how = LEAVE; how <= (last == ACT_SYNCED && mode != MIGRATE_MODE_LOCAL ? LIE : SILENCE); how++) {
 			struct actor *a = actor_new(l, last, how);
 
 			l->params.patience_ms = how == SILENCE ? 600 : 10000;
 			begin(l);
-			/* It is silent while the VM is made there, as long as that may take. */
-			if (how == SILENCE && last == ACT_ACCEPT) {
-				usleep(100000);
-				assert_int_equal(source_cancel(l->source, &l->m.e), 0);
-				stayed(l, MIGRATE_CANCELLED, "");
-			} else {
-				stayed(l, MIGRATE_FAILED, words[how]);
-			}
+			stayed(l, MIGRATE_FAILED, words[how]);
 			assert_false(actor_end(a));
 		}
 	}
