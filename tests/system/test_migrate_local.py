@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from local_guest import image, local_guest, tap  # noqa: F401
+from local_guest import HUSK, image, local_guest, tap  # noqa: F401
 from migrate_vm import movers, outcome, until  # noqa: F401
-from snapshot_vm import SUMS, TICKS
+from snapshot_vm import SUMS, TICKS, husk
 from test_snapshot_devices import DISK, RANDOM, TCP, Lines, goes_on
 
 UPGRADES = 5
@@ -131,6 +131,24 @@ def test_a_restored_vm_and_one_with_plugged_memory(movers, tmp_path):  # noqa: F
     vm.patch("/hotplug/memory", requested_size_mib=128)
     vm.wait_for(lambda: vm.get("/hotplug/memory")["plugged_size_mib"] == 128, "plugged memory", 60)
     sums_agree(vm)
+
+
+def test_the_commands_of_the_documentation(movers, tmp_path):  # noqa: F811
+    old, new, address = movers.booted(TICKS), tmp_path / "new.sock", f"unix:{tmp_path}/move"
+    old.wait_ticks()
+    with open(tmp_path / "console", "wb") as out, open(tmp_path / "err", "wb") as err:
+        dst = subprocess.Popen([HUSK, "receive", address, "--accelerator", "tcg", "--api-sock", new], stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+    try:
+        old.wait_for(lambda: (tmp_path / "move").exists() and new.exists(), "sockets")
+        done = husk("migrate", old.sock, address, "mode=local")
+        assert done.returncode == 0 and "stood still" in done.stdout, done
+        os.rename(new, old.sock)
+        assert old.end() == 0
+        assert "unning" in husk("ctl", old.sock, "status").stdout  # the old one has left the file alone
+        assert dst.poll() is None
+    finally:
+        dst.kill()
+        dst.wait()
 
 
 def test_what_cannot_be_handed_over_is_refused_at_once(movers):  # noqa: F811
