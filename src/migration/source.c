@@ -127,6 +127,8 @@ static int start(struct source *s, struct err *e)
 
 static void destroy(struct source *s)
 {
+	source_pages_fini(s); /* of one that is paused for good */
+	buf_fini(&s->package);
 	pthread_mutex_destroy(&s->lock);
 	pthread_mutex_destroy(&s->push_lock);
 	pthread_mutex_destroy(&s->pace_lock);

@@ -112,8 +112,8 @@ void mem_let_go(struct mem *m)
 
 	for (u32 i = 0; i < m->nr_regions; i++) {
 		const struct mem_region *r = &m->regions[i];
+		void *at = r->file ? r->hva : mmap(r->hva, r->size, PROT_READ | PROT_WRITE, flags, -1, 0);
 
-		if (!r->file)
-			ASSERT(mmap(r->hva, r->size, PROT_READ | PROT_WRITE, flags, -1, 0) == r->hva);
+		ASSERT(at == r->hva);
 	}
 }

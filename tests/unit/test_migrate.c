@@ -2,6 +2,7 @@
  * test_migrate.c: a VM leaves: by precopy and in the other modes to a true destination in this process; cancelled at any time; to
  * destinations that refuse, break off or lie. Wherever it is in the end its guest finds no page older or newer than it left it.
  */
+#include "huge_pages.h"
 #include "move_vm.h"
 
 #include <poll.h>
@@ -284,6 +285,28 @@ static void a_vm_goes_from_husk_to_husk_by_its_memfd(void **state)
 		l = next;
 	}
 	leaver_free(l);
+}
+
+/* Both husks have the same pages: the host needs no more of them than one VM takes. */
+static void pages_of_2_mib_go_as_well(void **state)
+{
+	struct leaver *l, *next;
+	u64 left;
+
+	(void)state;
+	move_machine = ",\"huge_pages\":\"2M\"";
+	l = leaver_new(1);
+	left = huge_pages("free") - huge_pages("resv");
+	set_mode(l, MIGRATE_MODE_LOCAL);
+	for (u32 i = 0; i < 3; i++) {
+		next = upgraded(l);
+		assert_int_equal(status_of(l).pages, 0);
+		assert_int_equal(huge_pages("free") - huge_pages("resv"), left);
+		leaver_free(l);
+		l = next;
+	}
+	leaver_free(l);
+	move_machine = "";
 }
 
 static void bandwidth_is_kept(void **state)
@@ -684,6 +707,22 @@ static void after_commit_it_never_runs_by_itself(void **state)
 	leaver_free(l);
 }
 
+static int run_with_huge_pages(void)
+{
+	const struct CMUnitTest tests[] = {cmocka_unit_test(pages_of_2_mib_go_as_well)};
+	bool enough;
+	u64 before = huge_pages_add(MOVE_RAM_MIB / 2 + 2, &enough);
+	int ret = 0;
+
+	move_dir_make(&dir);
+	if (enough)
+		ret = cmocka_run_group_tests_name("huge", tests, NULL, NULL);
+	move_dir_remove(&dir);
+	huge_pages_set(before);
+	return ret;
+}
+
+/* With "huge": in pages of 2 MiB; else with the name of an accelerator, or tcg. */
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -703,6 +742,8 @@ int main(int argc, char **argv)
 
 	int failed;
 
+	if (argc > 1 && !strcmp(argv[1], "huge"))
+		return run_with_huge_pages();
 	if (argc > 1)
 		move_accel = argv[1];
 	if (!strcmp(move_accel, "kvm") && access("/dev/kvm", R_OK | W_OK) != 0) {

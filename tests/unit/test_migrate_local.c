@@ -7,7 +7,12 @@
 #include <dirent.h>
 #include <linux/memfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+
+#include "virtio/backend/net.h"
+#include "virtio/backend/vsock_unix.h"
 
 #define RAM_SIZE (MOVE_RAM_MIB * MIB)
 #define SEALS	 (F_SEAL_SHRINK | F_SEAL_GROW)
@@ -275,6 +280,57 @@ static void descriptors_come_once_and_in_their_place(void **state)
 	assert_int_equal(open_descriptors(), before);
 }
 
+/* ---- other things that come along ---- */
+
+static int socket_at(const char *path, bool listening)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_true(!listening || listen(fd, 1) == 0);
+	return fd;
+}
+
+static void a_tap_that_is_none_is_refused(void **state)
+{
+	u32 before = open_descriptors();
+	struct net_backend *tap;
+	struct err e;
+	int fds[2];
+
+	(void)state;
+	for (u32 pairs = 1; pairs <= 2; pairs++) {
+		assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+		assert_int_equal(net_tap_adopt(&tap, "tap0", pairs, fds, 2, 0, &e), -EINVAL);
+		assert_non_null(strstr(e.msg, pairs == 2 ? "no tap" : "2 descriptors"));
+	}
+	assert_int_equal(open_descriptors(), before);
+}
+
+/* The file is for whoever goes on with the VM. */
+static void a_socket_has_to_listen_where_it_is_wanted(void **state)
+{
+	auto_free char *path = xasprintf("%s/vsock", model.dir.path), *other = xasprintf("%s/other", model.dir.path);
+	u32 before = open_descriptors();
+	struct vsock_listener l;
+	struct err e;
+
+	(void)state;
+	assert_int_equal(vsock_unix_adopt(&l, path, open("/dev/null", O_RDONLY), &e), -EINVAL);
+	assert_int_equal(vsock_unix_adopt(&l, path, socket_at(path, false), &e), -EINVAL);
+	assert_int_equal(vsock_unix_adopt(&l, path, socket_at(other, true), &e), -EINVAL);
+	assert_int_equal(unlink(path) | unlink(other), 0);
+	for (u32 keep = 0; keep < 2; keep++) {
+		assert_int_equal(vsock_unix_adopt(&l, path, socket_at(path, true), &e), 0);
+		vsock_unix_unlisten(&l, keep);
+		assert_int_equal(access(path, F_OK), keep ? 0 : -1);
+	}
+	unlink(path);
+	assert_int_equal(open_descriptors(), before);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -285,6 +341,8 @@ int main(void)
 		cmocka_unit_test(memory_of_large_pages_is_refused),
 		cmocka_unit_test(names_and_descriptors_have_to_agree),
 		cmocka_unit_test(descriptors_come_once_and_in_their_place),
+		cmocka_unit_test(a_tap_that_is_none_is_refused),
+		cmocka_unit_test(a_socket_has_to_listen_where_it_is_wanted),
 	};
 
 	return cmocka_run_group_tests(tests, model_make, model_remove);

@@ -2,11 +2,13 @@
 #include "cm.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "migration/page_set.h"
@@ -107,6 +109,49 @@ static void every_body_comes_back_as_it_was_sent(void **state)
 	assert_int_equal(fail.code, -ENOSPC);
 	assert_string_equal(fail.text, "no room?[2J");
 	assert_int_equal(channel_receive(&t.b, &f, 0, &e), -EAGAIN);
+	close_pair(&t);
+}
+
+static bool same_file(int a, int b)
+{
+	struct stat x, y;
+
+	return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* Bytes are WIRE.md's; descriptors of a frame that nobody takes are closed with the next one. */
+static void descriptors_come_with_their_names(void **state)
+{
+	static const char layout[] = "\2\0\0\0\0\0\0\0" /* n, 0 */
+				     "\7\0\0\0\0\0\0\0memory";
+	auto_free struct passed *p = xzalloc(sizeof(*p)), *p2 = xzalloc(sizeof(*p2));
+	struct pair t;
+	struct frame f;
+	struct err e;
+	int fds[2], fd;
+	u64 value;
+
+	(void)state;
+	open_pair(&t);
+	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+	assert_int_equal(passed_add(p, "memory", fds[0], 7, &e) | passed_add(p, "net tap0 0", fds[1], 1ull << 63, &e), 0);
+	for (u32 i = 0; i < 2; i++) {
+		assert_int_equal(wire_send_passed(&t.a, p, &e), 0);
+		assert_int_equal(channel_receive(&t.b, &f, 0, &e), 0);
+		assert_int_equal(f.len, 8 + 2 * 128);
+		assert_memory_equal(f.body, layout, sizeof(layout));
+		assert_int_equal(t.b.nr_fds, 2);
+	}
+	assert_int_equal(wire_get_passed(&t.b, &f, p2, &e), 0);
+	assert_int_equal(t.b.nr_fds, 0);
+	assert_true(passed_has(p2, "memory") && !passed_has(p2, "net tap0"));
+	fd = passed_take(p2, "net tap0 0", &value);
+	assert_true(same_file(fd, fds[1]) && value == 1ull << 63 && fcntl(fd, F_GETFD) == FD_CLOEXEC);
+	assert_int_equal(passed_take(p2, "net tap0 0", &value), -1);
+	passed_close(p2);
+	close(fd);
+	close(fds[0]);
+	close(fds[1]);
 	close_pair(&t);
 }
 
@@ -374,6 +419,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(crc_agrees_with_its_definition_at_every_length),
 		cmocka_unit_test(every_body_comes_back_as_it_was_sent),
+		cmocka_unit_test(descriptors_come_with_their_names),
 		cmocka_unit_test(caps_hold_at_one_below_and_one_above),
 		cmocka_unit_test(an_announced_4_gib_costs_no_memory),
 		cmocka_unit_test(no_flipped_bit_and_no_cut_goes_unnoticed),
