@@ -99,6 +99,8 @@ static void close_channel(struct source *s, struct channel *c, bool *open)
 		*open = false;
 		s->closed_sent += c->sent_bytes;
 		s->closed_received += c->received_bytes;
+		counter_add(&s->vm->counters.migration.sent_bytes, c->sent_bytes);
+		counter_add(&s->vm->counters.migration.received_bytes, c->received_bytes);
 		channel_close(c);
 	}
 	pthread_mutex_unlock(&s->lock);
