@@ -22,12 +22,19 @@ static int hello(struct source *s, struct channel *c, u8 role, u8 index, struct 
 	return wire_send_hello(c, &h, e);
 }
 
+static bool is_over(void *opaque)
+{
+	struct err e;
+
+	return source_interrupted(opaque, &e) < 0;
+}
+
 static int open_channel(struct source *s, struct channel *c, bool *open, struct err *e)
 {
 	int ret = source_interrupted(s, e);
 
 	if (ret == 0)
-		ret = channel_connect(c, s->params.address, s->params.tls, s->params.patience_ms, e);
+		ret = channel_connect_unless(c, s->params.address, s->params.tls, s->params.patience_ms, is_over, s, e);
 	if (ret < 0) {
 		channel_close(c);
 		return ret;
