@@ -9,7 +9,7 @@
   tools/test --long vsock 1 GiB each way over vsock, a thousand connections: minutes
   tools/test --long vhost_user fio's verify on a drive of qemu-storage-daemon, undisturbed and killed: minutes
   tools/test --long snapshot  a hundred stops of a busy guest, under both accelerators and across them; crashes: an hour
-  tools/test --long migrate   fifty moves in each mode between two namespaces, 1 GiB, 50 MiB/s written; under nested KVM: an hour
+  tools/test --long migrate   fifty moves in each mode between two namespaces, 1 GiB, 50 MiB/s written; 200 cuts (HUSK_CUTS); under nested KVM: an hour
   tools/test --long fuzz every fuzz target for a CPU hour (HUSK_FUZZ_SECONDS); goes on where it was stopped (fuzz/run.py); -k WORD: some
   tools/test --long load 64 clients of the API with 1,000 requests each: half a minute
 

@@ -85,10 +85,17 @@ static int secure(struct channel *c, const char *address, struct tls_identity *i
 
 int channel_connect(struct channel *c, const char *address, struct tls_identity *id, u32 patience_ms, struct err *e)
 {
+	return channel_connect_unless(c, address, id, patience_ms, NULL, NULL, e);
+}
+
+int channel_connect_unless(struct channel *c, const char *address, struct tls_identity *id, u32 patience_ms, bool (*stop)(void *opaque),
+			   void *opaque, struct err *e)
+{
+	const struct dial_limit limit = {.ms = patience_ms, .stop = stop, .opaque = opaque};
 	int ret;
 
 	init(c, patience_ms);
-	ret = channel_dial(address, patience_ms, &c->fd, e);
+	ret = channel_dial(address, &limit, &c->fd, e);
 	if (ret == 0)
 		ret = channel_set_up_socket(c->fd, patience_ms, e);
 	if (ret == 0)

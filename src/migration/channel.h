@@ -42,6 +42,9 @@ bool channel_is_tls(const char *address);
 /* Connects, within patience_ms. id: for an address that wants TLS (borrowed, as long as the channel lives); may be NULL. c is unused
  * memory; channel_close it in any case. */
 int channel_connect(struct channel *c, const char *address, struct tls_identity *id, u32 patience_ms, struct err *e) MUST_CHECK;
+/* The same, until stop says that nobody wants it any more: -ECANCELED. */
+int channel_connect_unless(struct channel *c, const char *address, struct tls_identity *id, u32 patience_ms, bool (*stop)(void *opaque),
+			   void *opaque, struct err *e) MUST_CHECK;
 /* Takes an accepted socket (owned from now on, also on failure). id: this side of TLS; NULL: none is wanted. */
 int channel_take(struct channel *c, int fd, struct tls_identity *id, u32 patience_ms, struct err *e) MUST_CHECK;
 /* Of an accepted one: goes on with what TLS wants first, without waiting. 0: a frame may be read now; -EAGAIN: not yet; others as

@@ -15,8 +15,10 @@
 #include <unistd.h>
 
 #include "migration/channel.h"
+#include "vmm/clock.h"
 
 #define BACKLOG 32
+#define TURN_MS 50u /* how long a limit may go unseen */
 
 static const char *after(const char *address, const char *scheme)
 {
@@ -94,15 +96,18 @@ static int look_up(const char *text, bool passive, struct addrinfo **out, struct
 }
 
 /* The connect that was begun on fd. */
-static int finish_connect(int fd, u32 patience_ms)
+static int finish_connect(int fd, const struct dial_limit *limit)
 {
 	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	u64 end_ns = clock_host_ns() + limit->ms * NSEC_PER_MSEC;
 	int error = 0, n;
 	socklen_t len = sizeof(error);
 
-	do
-		n = poll(&p, 1, (int)patience_ms);
-	while (n < 0 && errno == EINTR);
+	do {
+		n = poll(&p, 1, (int)MIN(limit->ms, TURN_MS));
+		if (n == 0 && limit->stop && limit->stop(limit->opaque))
+			return -ECANCELED;
+	} while ((n == 0 && clock_host_ns() < end_ns) || (n < 0 && errno == EINTR));
 	if (n == 0)
 		return -ETIMEDOUT;
 	if (n < 0 || getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
@@ -110,19 +115,19 @@ static int finish_connect(int fd, u32 patience_ms)
 	return -error;
 }
 
-static int connect_to(const struct sockaddr *addr, socklen_t len, u32 patience_ms, int *out)
+static int connect_to(const struct sockaddr *addr, socklen_t len, const struct dial_limit *limit, int *out)
 {
 	auto_fd int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	int ret = fd < 0 || connect(fd, addr, len) < 0 ? -errno : 0;
 
 	if (ret == -EINPROGRESS || ret == -EAGAIN)
-		ret = finish_connect(fd, patience_ms);
+		ret = finish_connect(fd, limit);
 	if (ret == 0)
 		*out = fd_take(&fd);
 	return ret;
 }
 
-static int dial_tcp(const char *text, u32 patience_ms, int *fd, struct err *e)
+static int dial_tcp(const char *text, const struct dial_limit *limit, int *fd, struct err *e)
 {
 	struct addrinfo *all;
 	int ret = look_up(text, false, &all, e);
@@ -130,8 +135,8 @@ static int dial_tcp(const char *text, u32 patience_ms, int *fd, struct err *e)
 	if (ret < 0)
 		return ret;
 	ret = -EADDRNOTAVAIL;
-	for (const struct addrinfo *a = all; a && ret < 0; a = a->ai_next)
-		ret = connect_to(a->ai_addr, a->ai_addrlen, patience_ms, fd);
+	for (const struct addrinfo *a = all; a && ret < 0 && ret != -ECANCELED; a = a->ai_next)
+		ret = connect_to(a->ai_addr, a->ai_addrlen, limit, fd);
 	freeaddrinfo(all);
 	return ret < 0 ? err_set(e, ret, "cannot connect: %s; is husk receive waiting there?", strerror(-ret)) : 0;
 }
@@ -179,14 +184,14 @@ static int unix_address(const char *path, struct sockaddr_un *addr, struct err *
 	return 0;
 }
 
-static int dial_unix(const char *path, u32 patience_ms, int *fd, struct err *e)
+static int dial_unix(const char *path, const struct dial_limit *limit, int *fd, struct err *e)
 {
 	struct sockaddr_un addr;
 	int ret = unix_address(path, &addr, e);
 
 	if (ret < 0)
 		return ret;
-	ret = connect_to((struct sockaddr *)&addr, sizeof(addr), patience_ms, fd);
+	ret = connect_to((struct sockaddr *)&addr, sizeof(addr), limit, fd);
 	return ret < 0 ? err_set(e, ret, "cannot connect: %s; is husk receive waiting there?", strerror(-ret)) : 0;
 }
 
@@ -194,6 +199,7 @@ static int listen_unix(const char *path, int *out, char *bound, size_t size, str
 {
 	auto_fd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct sockaddr_un addr;
+	const struct dial_limit soon = {.ms = 100};
 	int other = -1, ret = unix_address(path, &addr, e);
 
 	if (ret < 0)
@@ -202,7 +208,7 @@ static int listen_unix(const char *path, int *out, char *bound, size_t size, str
 		return err_errno(e, "cannot make a socket");
 	ret = bind(fd, (struct sockaddr *)&addr, sizeof(addr));
 	/* Of a husk that is gone. */
-	if (ret < 0 && errno == EADDRINUSE && connect_to((struct sockaddr *)&addr, sizeof(addr), 100, &other) == -ECONNREFUSED) {
+	if (ret < 0 && errno == EADDRINUSE && connect_to((struct sockaddr *)&addr, sizeof(addr), &soon, &other) == -ECONNREFUSED) {
 		unlink(path);
 		ret = bind(fd, (struct sockaddr *)&addr, sizeof(addr));
 	}
@@ -230,15 +236,15 @@ static int take_fd(const char *text, int *fd, struct err *e)
 	return *fd < 0 ? err_errno(e, "no descriptor") : 0;
 }
 
-int channel_dial(const char *address, u32 patience_ms, int *fd, struct err *e)
+int channel_dial(const char *address, const struct dial_limit *limit, int *fd, struct err *e)
 {
 	const char *tcp = after_tcp(address), *un = after(address, "unix:"), *number = after(address, "fd:");
 
 	*fd = -1;
 	if (tcp)
-		return dial_tcp(tcp, patience_ms, fd, e);
+		return dial_tcp(tcp, limit, fd, e);
 	if (un)
-		return dial_unix(un, patience_ms, fd, e);
+		return dial_unix(un, limit, fd, e);
 	return number ? take_fd(number, fd, e) : unknown(address, e);
 }
 

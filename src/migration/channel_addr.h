@@ -4,8 +4,15 @@
 
 #include "vmm/base/err.h"
 
-/* Connects within patience_ms; *fd is the caller's. */
-int channel_dial(const char *address, u32 patience_ms, int *fd, struct err *e) MUST_CHECK;
+/* How long a connection may take to be made: ms, and no longer than until stop (may be NULL) says so, which is asked now and then. */
+struct dial_limit {
+	u32 ms;
+	bool (*stop)(void *opaque);
+	void *opaque;
+};
+
+/* *fd is the caller's. -ETIMEDOUT, -ECANCELED: the limit. */
+int channel_dial(const char *address, const struct dial_limit *limit, int *fd, struct err *e) MUST_CHECK;
 /* HOST of an address that has one; the caller's. */
 char *channel_host(const char *address);
 /* Non-blocking, small frames at once, a silent peer is noticed by the kernel, too. */

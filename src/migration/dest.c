@@ -210,6 +210,8 @@ static void start_vcpus(struct loop_work *w)
 	d->status.load_ns = d->load_ns;
 	d->status.run_ns = now - d->commit_ns;
 	d->status.downtime_ns = d->run_ns;
+	counter_add(&d->vm->counters.migration.arrived, 1);
+	d->vm->counters.migration.downtime_us = d->run_ns / 1000;
 	pthread_mutex_unlock(&d->lock);
 	dest_wake(d);
 }
@@ -330,11 +332,14 @@ static bool is_abandoned(struct dest *d)
 int dest_wait_offer(struct dest *d, struct err *e)
 {
 	ASSERT(!d->vm);
+	migrate_tell(d->log, MIGRATE_LISTEN, d->address);
 	while (d->state != DEST_OFFERED) {
 		if (is_abandoned(d))
 			return err_set(e, -EINTR, "the destination was told to give up");
-		if (d->state == DEST_FAILED)
+		if (d->state == DEST_FAILED) {
 			dest_forget(d);
+			migrate_tell(d->log, MIGRATE_LISTEN, d->address);
+		}
 		dest_turn(d);
 	}
 	d->restore = (struct vm_restore){
@@ -430,7 +435,7 @@ int dest_break(struct dest *d, struct err *e)
 
 /* ---- status ---- */
 
-static enum migrate_phase phase_of(const struct dest *d)
+enum migrate_phase dest_phase_of(enum dest_state state)
 {
 	static const enum migrate_phase phases[] = {
 		[DEST_LISTEN] = MIGRATE_LISTEN,	   [DEST_SETUP] = MIGRATE_SETUP,	[DEST_OFFERED] = MIGRATE_SETUP,
@@ -438,13 +443,18 @@ static enum migrate_phase phase_of(const struct dest *d)
 		[DEST_RUNNING] = MIGRATE_POSTCOPY, [DEST_COMPLETE] = MIGRATE_COMPLETED, [DEST_FAILED] = MIGRATE_FAILED,
 	};
 
+	return phases[state];
+}
+
+static enum migrate_phase phase_of(const struct dest *d)
+{
 	if (d->state == DEST_LOADED || d->state == DEST_RUNNING) {
 		if (!d->control)
 			return MIGRATE_PAUSED;
 		if (d->recovering)
 			return MIGRATE_RECOVER;
 	}
-	return d->state == DEST_FAILED && d->cancelled ? MIGRATE_CANCELLED : phases[d->state];
+	return d->state == DEST_FAILED && d->cancelled ? MIGRATE_CANCELLED : dest_phase_of(d->state);
 }
 
 /* ctx: d->lock held */

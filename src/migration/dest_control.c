@@ -26,6 +26,8 @@ void dest_set_state(struct dest *d, enum dest_state state)
 		d->status.end_ns = clock_host_ns();
 	pthread_cond_broadcast(&d->changed);
 	pthread_mutex_unlock(&d->lock);
+	if (state == DEST_SETUP || state == DEST_RECEIVE || state == DEST_LOADED || state == DEST_RUNNING)
+		migrate_tell(d->log, dest_phase_of(state), NULL);
 }
 
 enum wire_phase dest_wire_phase(const struct dest *d)
@@ -48,10 +50,7 @@ void dest_fail(struct dest *d, const struct err *e, bool tell)
 	if (tell)
 		dest_link_tell(d, &why);
 	dest_link_drop(d);
-	if (d->state == DEST_SETUP)
-		log_warn(d->log, "a source is turned away: %s", why.msg);
-	else
-		log_error(d->log, "the migration failed: %s", why.msg);
+	migrate_tell(d->log, d->cancelled ? MIGRATE_CANCELLED : MIGRATE_FAILED, why.msg);
 	pthread_mutex_lock(&d->lock);
 	d->why = why;
 	d->state = DEST_FAILED;
@@ -75,14 +74,14 @@ static void settle(struct dest *d)
 
 void dest_complete(struct dest *d, const struct err *lost)
 {
+	auto_free char *text = NULL;
+
 	settle(d);
-	if (lost) {
-		log_warn(d->log, "the VM is here as a whole; the source may not know: %s", lost->msg);
+	if (lost)
 		dest_link_drop(d);
-	} else {
-		log_info(d->log, "the VM is here as a whole");
-	}
+	text = xasprintf("the VM is here as a whole%s%s", lost ? "; the source may not know: " : "", lost ? lost->msg : "");
 	dest_set_state(d, DEST_COMPLETE);
+	migrate_tell(d->log, MIGRATE_COMPLETED, text);
 }
 
 void dest_forget(struct dest *d)
@@ -210,6 +209,7 @@ static int on_resume(struct dest *d)
 	d->recovering = false;
 	d->why = (struct err){0};
 	pthread_mutex_unlock(&d->lock);
+	migrate_tell(d->log, MIGRATE_POSTCOPY, NULL);
 	dest_fault_open(d);
 	return 0;
 }
@@ -490,6 +490,7 @@ static void obey(struct dest *d)
 		dest_fail(d, &why, true);
 	if (over && !abandoned) {
 		log_warn(d->log, "the user says that the source is dead: the VM goes on here");
+		counter_add(&d->vm->counters.migration.taken_over, 1);
 		on_commit(d);
 		dest_complete(d, &why);
 	}

@@ -84,6 +84,7 @@ static bool ask(struct dest_ram *r, u32 region, u32 page)
 	if (!page_set_add(&r->asked, region, page))
 		return false;
 	r->faults++;
+	counter_add(&r->vm->counters.migration.faults, 1);
 	if (r->nr_waits < DEST_MAX_WAITS)
 		r->waits[r->nr_waits++] = (struct dest_wait){region, page, clock_host_ns()};
 	return true;
@@ -94,6 +95,7 @@ static void note_latency(struct dest_ram *r, u64 ns)
 	u64 us = ns / 1000;
 	u32 bucket = us ? 63 - (u32)__builtin_clzll(us) : 0;
 
+	latency_add(&r->vm->counters.migration.fault, ns);
 	r->fault_total_ns += ns;
 	r->fault_max_ns = MAX(r->fault_max_ns, ns);
 	r->fault_histogram[MIN(bucket, MIGRATE_LATENCY_BUCKETS - 1u)]++;

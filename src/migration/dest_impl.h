@@ -192,6 +192,11 @@ struct dest {
 	struct migrate_status status;	  /* what is noted on the way; dest_status fills the rest */
 };
 
+/* ---- dest.c ---- */
+
+/* While the source is connected. */
+enum migrate_phase dest_phase_of(enum dest_state state);
+
 /* ---- dest_link.c ---- */
 
 /* Takes what has connected. ctx: speaker */

@@ -35,6 +35,10 @@ static void close_channel(struct dest *d, struct channel **c)
 	if (*c) {
 		d->closed_sent += (*c)->sent_bytes;
 		d->closed_received += (*c)->received_bytes;
+		if (d->vm) {
+			counter_add(&d->vm->counters.migration.sent_bytes, (*c)->sent_bytes);
+			counter_add(&d->vm->counters.migration.received_bytes, (*c)->received_bytes);
+		}
 		channel_close(*c);
 		free(*c);
 	}
@@ -212,6 +216,7 @@ bool dest_link_may_hear_why(struct dest *d)
 
 void dest_link_lost(struct dest *d, const struct err *e, bool speak)
 {
+	auto_free char *text = NULL;
 	struct err why = *e;
 	u64 missing;
 
@@ -229,8 +234,10 @@ void dest_link_lost(struct dest *d, const struct err *e, bool speak)
 	d->why = why;
 	pthread_mutex_unlock(&d->lock);
 	missing = page_set_count(&d->ram.missing);
-	log_warn(d->log, "the migration is paused: %s; %llu pages are missing; it goes on when the source recovers it%s", why.msg,
-		 (unsigned long long)missing, missing ? "" : " or, if the source is dead, after `husk ctl SOCKET migrate take-over`");
+	counter_add(&d->vm->counters.migration.paused, 1);
+	text = xasprintf("%s; %llu pages are missing; it goes on when the source recovers it%s", why.msg, (unsigned long long)missing,
+			 missing ? "" : " or, if the source is dead, after `husk ctl SOCKET migrate take-over`");
+	migrate_tell(d->log, MIGRATE_PAUSED, text);
 }
 
 /* ---- who connects ---- */
@@ -338,6 +345,7 @@ static int greet_new(struct dest *d, const struct wire_hello *h, struct channel 
 /* The source has lost the connection, also where it was not noticed here. */
 static int greet_recovery(struct dest *d, const struct wire_hello *h, struct channel *c, struct err *e)
 {
+	auto_free char *text = NULL;
 	int ret;
 
 	if (d->state < DEST_LOADED || d->state == DEST_FAILED)
@@ -361,8 +369,9 @@ static int greet_recovery(struct dest *d, const struct wire_hello *h, struct cha
 	pthread_mutex_lock(&d->lock);
 	d->recovering = d->state != DEST_COMPLETE;
 	pthread_mutex_unlock(&d->lock);
-	log_info(d->log, "the source has connected again (epoch %u), %llu pages are missing", d->epoch,
-		 (unsigned long long)page_set_count(&d->ram.missing));
+	counter_add(&d->vm->counters.migration.recovered, 1);
+	text = xasprintf("epoch %u, %llu pages are missing", d->epoch, (unsigned long long)page_set_count(&d->ram.missing));
+	migrate_tell(d->log, MIGRATE_RECOVER, text);
 	return 0;
 }
 

@@ -417,5 +417,6 @@ int dest_ram_pages(struct dest_ram *r, const struct wire_pages *p, u8 *scratch, 
 	if (ret < 0)
 		return ret;
 	__atomic_fetch_add(&r->pages, p->nr, __ATOMIC_RELAXED);
+	counter_add(&r->vm->counters.migration.received_pages, p->nr);
 	return __atomic_load_n(&r->placing, __ATOMIC_ACQUIRE) ? place(r, p, data, e) : fill(r, p, data, e);
 }

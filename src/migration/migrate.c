@@ -3,6 +3,8 @@
 
 #include <json-c/json.h>
 
+#include "vmm/base/log.h"
+
 static const char *const phase_names[MIGRATE_PHASES] = {
 	"none",	  "listen",   "connect", "setup",   "precopy",	 "receive", "handover",
 	"loaded", "postcopy", "paused",	 "recover", "completed", "failed",  "cancelled",
@@ -11,6 +13,13 @@ static const char *const phase_names[MIGRATE_PHASES] = {
 const char *migrate_phase_name(enum migrate_phase p)
 {
 	return phase_names[p];
+}
+
+void migrate_tell(struct log *log, enum migrate_phase p, const char *text)
+{
+	enum log_level level = p == MIGRATE_PAUSED ? LOG_ERROR : p == MIGRATE_FAILED || p == MIGRATE_CANCELLED ? LOG_WARN : LOG_INFO;
+
+	log_at(log, level, "migration: %s%s%s", migrate_phase_name(p), text ? ": " : "", text ? text : "");
 }
 
 static void add(struct json_object *o, const char *key, u64 value)

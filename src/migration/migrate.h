@@ -90,6 +90,9 @@ struct migrate_status {
 };
 
 const char *migrate_phase_name(enum migrate_phase p); /* "precopy" */
+struct log;
+/* The line in the log that tells of a change of phase: "migration: PHASE" or "migration: PHASE: text". text may be NULL. */
+void migrate_tell(struct log *log, enum migrate_phase p, const char *text);
 struct json_object;
 /* For GET /migration. The caller's. */
 struct json_object *migrate_status_json(const struct migrate_status *s);

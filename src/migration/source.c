@@ -69,7 +69,7 @@ void source_phase(struct source *s, enum migrate_phase p)
 	pthread_mutex_lock(&s->lock);
 	s->status.phase = p;
 	pthread_mutex_unlock(&s->lock);
-	log_info(s->vm->log, "migration: %s", migrate_phase_name(p));
+	migrate_tell(s->vm->log, p, NULL);
 }
 
 static void serve(struct source *s, enum source_ask ask)

@@ -147,6 +147,8 @@ int batch_send(struct sender *b, struct err *e)
 	book(s, p->data_len + 4 * p->nr);
 	__atomic_fetch_add(&s->sent_pages, p->nr, __ATOMIC_RELAXED);
 	__atomic_fetch_add(&s->zero_pages, zeroes, __ATOMIC_RELAXED);
+	counter_add(&s->vm->counters.migration.sent_pages, p->nr);
+	counter_add(&s->vm->counters.migration.zero_pages, zeroes);
 	if (__atomic_load_n(&s->committed, __ATOMIC_ACQUIRE))
 		__atomic_fetch_add(&s->late_pages, p->nr, __ATOMIC_RELAXED);
 	return wire_send_pages(&b->channel, p, e);

@@ -22,12 +22,19 @@ static int hello(struct source *s, struct channel *c, u8 role, u8 index, struct 
 	return wire_send_hello(c, &h, e);
 }
 
+static bool is_over(void *opaque)
+{
+	struct err e;
+
+	return source_interrupted(opaque, &e) < 0;
+}
+
 static int open_channel(struct source *s, struct channel *c, bool *open, struct err *e)
 {
 	int ret = source_interrupted(s, e);
 
 	if (ret == 0)
-		ret = channel_connect(c, s->params.address, s->params.tls, s->params.patience_ms, e);
+		ret = channel_connect_unless(c, s->params.address, s->params.tls, s->params.patience_ms, is_over, s, e);
 	if (ret < 0) {
 		channel_close(c);
 		return ret;
@@ -99,6 +106,8 @@ static void close_channel(struct source *s, struct channel *c, bool *open)
 		*open = false;
 		s->closed_sent += c->sent_bytes;
 		s->closed_received += c->received_bytes;
+		counter_add(&s->vm->counters.migration.sent_bytes, c->sent_bytes);
+		counter_add(&s->vm->counters.migration.received_bytes, c->received_bytes);
 		channel_close(c);
 	}
 	pthread_mutex_unlock(&s->lock);

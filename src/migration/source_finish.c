@@ -81,7 +81,8 @@ static void complete(struct source *s)
 	/* Whatever devices do at their end must not reach the guest. */
 	if (s->passed)
 		mem_let_go(&s->vm->mem);
-	log_info(s->vm->log, "migration: completed: the VM runs at %s", s->params.address);
+	counter_add(&s->vm->counters.migration.completed, 1);
+	migrate_tell(s->vm->log, MIGRATE_COMPLETED, s->params.address);
 	wait_until_seen(s);
 	vm_end(s->vm, VM_END_MOVED);
 }
@@ -90,7 +91,8 @@ static void pause_it(struct source *s, struct err *why)
 {
 	source_say_why(s, FRAME_FAIL, why);
 	source_disconnect(s);
-	log_error(s->vm->log, "migration is paused: %s", why->msg);
+	counter_add(&s->vm->counters.migration.paused, 1);
+	migrate_tell(s->vm->log, MIGRATE_PAUSED, why->msg);
 	pthread_mutex_lock(&s->lock);
 	snprintf(s->status.error, sizeof(s->status.error), "%.500s; the VM may run at the destination, so it is halted here%s", why->msg,
 		 s->passed ? ": recover with `husk ctl SOCKET migrate recover`; if the destination is dead the VM is lost, since it had "
@@ -129,6 +131,7 @@ static int go_on_from(struct source *s, const struct wire_welcome *w, struct err
 	s->heartbeat = true;
 	pthread_mutex_lock(&s->lock);
 	s->status.recoveries++;
+	counter_add(&s->vm->counters.migration.recovered, 1);
 	pthread_mutex_unlock(&s->lock);
 	switch (w->phase) {
 	case WIRE_LOADED:
@@ -147,7 +150,7 @@ void source_do_recover(struct source *s)
 	struct err e = {0};
 	int ret;
 
-	log_info(s->vm->log, "migration: recovery by %s begins", s->params.address);
+	migrate_tell(s->vm->log, MIGRATE_RECOVER, s->params.address);
 	s->epoch++;
 	ret = source_connect(s, &w, &e);
 	if (ret == 0)
@@ -169,7 +172,9 @@ void source_do_take_back(struct source *s)
 	}
 	source_pages_fini(s);
 	buf_fini(&s->package);
-	log_warn(s->vm->log, "migration: the user says that the destination is dead: the VM goes on here as it was at the hand-over");
+	counter_add(&s->vm->counters.migration.taken_back, 1);
+	migrate_tell(s->vm->log, MIGRATE_FAILED,
+		     "the user says that the destination is dead: the VM goes on here as it was at the hand-over");
 	pthread_mutex_lock(&s->lock);
 	__atomic_store_n(&s->committed, false, __ATOMIC_RELEASE);
 	snprintf(s->status.error, sizeof(s->status.error), "taken back: the VM goes on here as it was at the hand-over");

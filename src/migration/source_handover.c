@@ -178,6 +178,7 @@ int source_commit(struct source *s, struct err *e)
 	pthread_mutex_lock(&s->lock);
 	s->status.run_ns = clock_host_ns() - start_ns;
 	s->status.downtime_ns = clock_host_ns() - s->halt_ns;
+	s->vm->counters.migration.downtime_us = s->status.downtime_ns / 1000;
 	pthread_mutex_unlock(&s->lock);
 	return 0;
 }

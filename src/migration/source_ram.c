@@ -216,6 +216,7 @@ static int serve_page(struct sender *b, u32 region, u32 page, struct err *e)
 	if (!page_set_valid(&s->pages, region, page))
 		return err_set(e, -EPROTO, "frame REQUEST: region %u has no page %u", region, page);
 	__atomic_fetch_add(&s->requests, 1, __ATOMIC_RELAXED);
+	counter_add(&s->vm->counters.migration.requests, 1);
 	if (__atomic_load_n(&s->there, __ATOMIC_ACQUIRE))
 		page_set_take(&s->pages, region, page);
 	batch_one(b, region, page);

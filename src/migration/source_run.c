@@ -124,6 +124,7 @@ static int run_round(struct source *s, struct err *e)
 		s->bandwidth = MAX((u64)((double)bytes * NSEC_PER_SEC / (double)took), 1);
 	pthread_mutex_lock(&s->lock);
 	s->status.rounds++;
+	counter_add(&s->vm->counters.migration.rounds, 1);
 	s->status.bytes_per_sec = s->bandwidth;
 	pthread_mutex_unlock(&s->lock);
 	return 0;
@@ -234,6 +235,8 @@ static int precopy(struct source *s, bool *postcopy, struct err *e)
 /* It came to nothing, and COMMIT was not sent: the VM has never been elsewhere. */
 static void give_up(struct source *s, struct err *why)
 {
+	struct migration_counters *count = &s->vm->counters.migration;
+	auto_free char *text = NULL;
 	struct err e = {0};
 	bool cancelled;
 
@@ -250,7 +253,9 @@ static void give_up(struct source *s, struct err *why)
 	source_disconnect(s);
 	source_pages_fini(s);
 	buf_fini(&s->package);
-	log_warn(s->vm->log, "migration to %s: %s; the VM runs on here", s->params.address, why->msg);
+	counter_add(cancelled ? &count->cancelled : &count->failed, 1);
+	text = xasprintf("%s; the VM runs on here", why->msg);
+	migrate_tell(s->vm->log, cancelled ? MIGRATE_CANCELLED : MIGRATE_FAILED, text);
 	pthread_mutex_lock(&s->lock);
 	snprintf(s->status.error, sizeof(s->status.error), "%s", why->msg);
 	s->status.end_ns = clock_host_ns();
@@ -272,7 +277,8 @@ void source_migrate(struct source *s)
 	s->job = 0;
 	s->push_region = s->push_page = 0;
 	s->pace_ns = 0;
-	log_info(s->vm->log, "migration to %s begins", s->params.address);
+	counter_add(&s->vm->counters.migration.started, 1);
+	migrate_tell(s->vm->log, MIGRATE_CONNECT, s->params.address);
 	ret = set_up(s, &e);
 	if (ret == 0)
 		ret = precopy(s, &postcopy, &e);

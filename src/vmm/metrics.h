@@ -18,8 +18,23 @@ struct cfg_metrics;
 struct json_object;
 struct vm;
 
+/* Moves of this VM between hosts (migration/migrate.h). */
+struct migration_counters {
+	u64 started, completed, failed, cancelled, taken_back; /* away from here */
+	u64 arrived, taken_over;			       /* to here */
+	u64 paused, recovered;				       /* connections that were lost after COMMIT, and made again */
+	u64 sent_bytes, received_bytes;			       /* of channels, when they are closed */
+	u64 sent_pages, zero_pages, rounds;
+	u64 requests; /* pages that the destination has asked for */
+	u64 received_pages;
+	u64 faults;	      /* pages that somebody had to wait for here */
+	struct latency fault; /* how long */
+	u64 downtime_us;      /* of the last move */
+};
+
 /* What the core counts. */
 struct vm_counters {
+	struct migration_counters migration;
 	/* Accesses of vCPUs to devices: by enum bus_space, and whether they wrote. */
 	u64 accesses[2][2];
 	struct latency access_time[2][2];

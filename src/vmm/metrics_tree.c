@@ -223,10 +223,38 @@ static const struct counter_desc metrics_counters[] = {
 };
 static const struct counter_desc log_counters[] = {{"missed_log_count", offsetof(struct log, dropped)}, {NULL, 0}};
 
+#define MOVES(name, field) \
+	{ \
+		name, offsetof(struct vm, counters.migration.field) \
+	}
+static const struct counter_desc migration_counters[] = {
+	MOVES("started_count", started),
+	MOVES("completed_count", completed),
+	MOVES("failed_count", failed),
+	MOVES("cancelled_count", cancelled),
+	MOVES("taken_back_count", taken_back),
+	MOVES("arrived_count", arrived),
+	MOVES("taken_over_count", taken_over),
+	MOVES("paused_count", paused),
+	MOVES("recovered_count", recovered),
+	MOVES("sent_bytes", sent_bytes),
+	MOVES("received_bytes", received_bytes),
+	MOVES("sent_pages", sent_pages),
+	MOVES("zero_pages", zero_pages),
+	MOVES("received_pages", received_pages),
+	MOVES("rounds", rounds),
+	MOVES("request_count", requests),
+	MOVES("fault_count", faults),
+	MOVES("fault_agg", fault),
+	MOVES("downtime_time_us", downtime_us),
+	{NULL, 0},
+};
+
 static void add_core(struct json_object *all, struct json_object *own, const struct vm *vm)
 {
 	add_counters(all, own, "vcpu", vcpu_counters, vm, true);
 	add_counters(all, own, "interrupts", interrupt_counters, vm, true);
+	add_counters(all, own, "migration", migration_counters, vm, true);
 	add_counters(all, own, "logger", metrics_counters, &vm->metrics, true);
 	add_counters(all, own, "logger", log_counters, vm->log, true);
 	for (u32 i = 0; vm->accel && vm->accel->counters && i < vm->nr_vcpus; i++)

@@ -208,8 +208,8 @@ class Relay:
             if over:
                 self.limit = None
         if over:
-            self.cut_all()
             self.sprung.set()
+            self.cut_all()
 
     # ---- what is done ----
 

@@ -1,7 +1,9 @@
 """Live migration of real guests between two processes on this machine, under tcg: what goes on, what is refused, and what a failure leaves."""
 import json
+import re
 import subprocess
 import time
+from itertools import groupby
 
 import pytest
 
@@ -175,6 +177,42 @@ def test_a_cut_connection_is_made_again(movers):  # noqa: F811
     assert src.end() == 0
     goes_on(dst, src.ticks()[-1])
     sums_agree(dst)
+
+
+def events(side):
+    """What a supervisor reads in the log."""
+    return [phase for phase, _ in groupby(re.findall(r"\] migration: (\w+)(?:: .+)?$", side.log(), re.M))]
+
+
+def test_a_supervisor_can_follow_it_in_log_and_metrics(movers):  # noqa: F811
+    src = movers.booted(SUMS.format(mib=64) + TICKS, memory=256)
+    src.wait_console("sum good", 120)
+    dst = movers.waiting()
+    src.put("/migration", action="Start", address=dst.address, max_bandwidth=8 << 20)
+    until(src, "precopy")
+    src.put("/migration", action="Cancel")
+    runs_on(src, outcome(src))
+    assert events(src) == ["connect", "setup", "precopy", "cancelled"]
+    dst.wait_for(lambda: "cancelled" in events(dst), "the last event")
+    assert events(dst) == ["listen", "setup", "receive", "cancelled"]
+    dst = movers.waiting()
+    status = cut_in_postcopy(src, dst, lambda: src.put("/migration", action="Break"))
+    assert status["phase"] == "paused", status
+    until(dst, "paused")
+    counted = src.get("/husk/metrics")["husk"]["migration"]
+    assert [counted[f"{what}_count"] for what in ("started", "cancelled", "paused", "recovered", "completed")] == [2, 1, 1, 0, 0], counted
+    assert counted["sent_bytes"] > 4096 * (counted["sent_pages"] - counted["zero_pages"]) // 2 > 0 and counted["downtime_time_us"] > 0, counted
+    src.put("/migration", action="Recover")
+    assert outcome(src)["phase"] == "completed"
+    assert src.end() == 0
+    assert events(src)[4:] == ["connect", "setup", "precopy", "handover", "postcopy", "paused", "recover", "postcopy", "completed"]
+    until(dst, "completed")
+    assert events(dst) == ["listen", "setup", "receive", "loaded", "postcopy", "paused", "recover", "postcopy", "completed"]
+    counted = dst.get("/husk/metrics")["husk"]["migration"]
+    assert counted["arrived_count"] == counted["paused_count"] == counted["recovered_count"] == 1 and counted["started_count"] == 0, counted
+    assert counted["received_pages"] > 64 << 8 and counted["fault_count"] > 0 and counted["fault_agg"]["max_us"] > 0, counted
+    shown = husk("ctl", dst.sock, "metrics", "--prometheus").stdout
+    assert re.search(r"^husk_migration_arrived_count_total 1$", shown, re.M) and re.search(r"^husk_migration_downtime_time_us \d+$", shown, re.M), shown
 
 
 def test_a_destination_that_is_killed_in_postcopy_and_taken_back(movers):  # noqa: F811

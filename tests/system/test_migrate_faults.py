@@ -13,8 +13,10 @@ it was killed, and then the other side says so. WORDS is what both sides have to
   stranded   the source was killed with memory that the destination has not: it is paused there, and can be ended
   a) b) c)   there is no such case: REASONS
 """
+import os
 import re
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -72,6 +74,7 @@ WORDS = {
     "dest-cancel": ("destination says: .*told to give up|completed", "told to give up|runs here already"),
 }
 PATIENCE_MS = 2000
+NR_HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 WRITES = """(n=0; while true; do n=$((n+1)); dd if=/tmp/ram of=/tmp/w bs=64k count=8 conv=notrunc 2>/dev/null; if dd if=/dev/zero of=/dev/vda bs=4k seek=$n count=1 conv=notrunc,fsync 2>/dev/null; then echo wrote $n
  else echo write failed; fi; sleep 0.1; done) &
 """
@@ -297,3 +300,36 @@ def test_fault(cell, fault, phase, expected):
     if fault == "disk-full":
         assert "No space left on device" in "".join(said)
         cell.disk_is_good_again()
+
+
+@pytest.fixture
+def pages_for_one():
+    """The host has pages of 2 MiB for one guest of 128 MiB, no more."""
+    before = NR_HUGE_PAGES.read_text()
+    if int(NR_HUGE_PAGES.with_name("free_hugepages").read_text()):
+        pytest.skip("somebody else may use pages of 2 MiB here")
+    if os.access(NR_HUGE_PAGES, os.W_OK):
+        NR_HUGE_PAGES.write_text(str(int(before) + 64))
+    if int(NR_HUGE_PAGES.with_name("free_hugepages").read_text()) < 64:
+        NR_HUGE_PAGES.write_text(before)
+        pytest.skip("no pages of 2 MiB: sysctl vm.nr_hugepages=64")
+    yield
+    NR_HUGE_PAGES.write_text(before)
+
+
+def test_a_host_without_memory_for_the_guest_says_so_before_anything_moves(local_guest, pages_for_one, tmp_path):  # noqa: F811
+    movers = Movers(tmp_path)
+    try:
+        src = movers.new()
+        src.put("/machine-config", vcpu_count=1, mem_size_mib=128, huge_pages="2M")
+        src.put("/boot-source", **src.boot_source(TICKS))
+        src.put("/actions", action_type="InstanceStart")
+        src.wait_ticks()
+        dst = movers.waiting("tcp:127.0.0.1:0")
+        status = movers.move(src, dst)
+        assert status["phase"] == "failed" and status["pages"] == 0 and "the destination says" in status["error"], status
+        assert "2 MiB" in status["error"] or "huge" in status["error"], status
+        src.wait_ticks()
+        assert status["error"].removeprefix("the destination says: ") in dst.log()
+    finally:
+        movers.stop()

@@ -5,6 +5,7 @@
 #include "huge_pages.h"
 #include "move_vm.h"
 
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -446,6 +447,38 @@ static void cancelled_at_any_time_it_runs_on_or_has_moved(void **state)
 	leaver_free(l);
 }
 
+/* A host that answers nothing: its listener's backlog is full. */
+static void a_connection_that_hangs_can_be_given_up(void **state)
+{
+	struct leaver *l = leaver_new(1);
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), others[3];
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(at);
+	struct err e;
+	u64 start_ns;
+
+	(void)state;
+	assert_int_equal(bind(listener, (struct sockaddr *)&at, len) | listen(listener, 0), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &len), 0);
+	for (u32 i = 0; i < ARRAY_SIZE(others); i++) {
+		others[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		(void)!connect(others[i], (struct sockaddr *)&at, len);
+	}
+	snprintf(l->params.address, sizeof(l->params.address), "tcp:127.0.0.1:%u", ntohs(at.sin_port));
+	l->params.patience_ms = 60000;
+	begin(l);
+	usleep(100000);
+	assert_int_equal(status_of(l).phase, MIGRATE_CONNECT);
+	start_ns = clock_host_ns();
+	assert_int_equal(source_cancel(l->source, &e), 0);
+	stayed(l, MIGRATE_CANCELLED, "cancelled");
+	assert_true(clock_host_ns() - start_ns < 20 * NSEC_PER_SEC);
+	leaver_free(l);
+	for (u32 i = 0; i < ARRAY_SIZE(others); i++)
+		close(others[i]);
+	close(listener);
+}
+
 static void a_vm_that_ends_meanwhile_ends(void **state)
 {
 	(void)state;
@@ -733,6 +766,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(what_cannot_move_is_refused_at_once),
 		cmocka_unit_test(a_destination_that_is_not_there_or_takes_less_is_an_error),
 		cmocka_unit_test(cancelled_at_any_time_it_runs_on_or_has_moved),
+		cmocka_unit_test(a_connection_that_hangs_can_be_given_up),
 		cmocka_unit_test(a_vm_that_ends_meanwhile_ends),
 		cmocka_unit_test(a_vm_that_is_paused_meanwhile_stays_so),
 		cmocka_unit_test(a_destination_that_breaks_off_before_commit_costs_nothing),
