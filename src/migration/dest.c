@@ -450,7 +450,7 @@ static enum migrate_phase phase_of(const struct dest *d)
 {
 	if (d->state == DEST_LOADED || d->state == DEST_RUNNING) {
 		if (!d->control)
-			return MIGRATE_PAUSED;
+			return d->over ? MIGRATE_RECOVER : MIGRATE_PAUSED;
 		if (d->recovering)
 			return MIGRATE_RECOVER;
 	}

@@ -320,6 +320,7 @@ static void set_control(struct dest *d, struct channel *c)
 	d->epoch = c->epoch;
 	d->grace_end_ns = 0;
 	pthread_mutex_lock(&d->lock);
+	d->over = false; /* the source is there after all */
 	d->control = c;
 	pthread_mutex_unlock(&d->lock);
 }
