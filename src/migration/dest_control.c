@@ -431,7 +431,7 @@ static int check_receivers(struct dest *d, struct err *e)
 	bool whole = d->state >= DEST_LOADED && !page_set_count(&d->ram.missing);
 	int ret = 0;
 
-	if (__atomic_load_n(&d->urgent_broken, __ATOMIC_ACQUIRE))
+	if (__atomic_load_n(&d->urgent_broken, __ATOMIC_ACQUIRE) && !dest_link_may_hear_why(d))
 		return err_set(e, -ETIMEDOUT, "the connection is lost: the source does not take requests for pages");
 	pthread_mutex_lock(&d->lock);
 	for (u32 i = 0; i < WIRE_MAX_BULK + 1; i++) {
