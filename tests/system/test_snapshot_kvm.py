@@ -20,9 +20,9 @@ stop() {
  "$@" --api-sock /tmp/snap.sock </dev/null >/tmp/snap.out 2>/tmp/snap.err & p=$!
  i=0
  until [ $(grep -c '^tick' /tmp/snap.out) -ge 4 ] || [ $i -ge 300 ] || ! kill -0 $p; do sleep 0.2; i=$((i+1)); done
- husk ctl /tmp/snap.sock snapshot $dir --keep-paused $more; rc=$?
+ husk ctl /tmp/snap.sock snapshot $dir --keep-paused $more 2>&1; rc=$?
  kill $p; wait $p
- cat /tmp/snap.out; head -c 2000 /tmp/snap.err; echo rc $rc
+ cat /tmp/snap.out; head -c 2000 /tmp/snap.err; echo; echo rc $rc
 }
 """
 

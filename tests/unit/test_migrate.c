@@ -247,6 +247,8 @@ static struct leaver *upgraded(struct leaver *l)
 
 	assert_int_equal(fstat(l->m.vm.mem.fd, &then), 0);
 	mover_receive(&next->m, &dir, &(struct dest_params){.patience_ms = 3000});
+	/* Where it came in itself may not be free yet. */
+	snprintf(l->params.address, sizeof(l->params.address), "%s", dest_address(next->m.dest));
 	next->params = l->params;
 	begin(l);
 	moved(l, &next->m);
