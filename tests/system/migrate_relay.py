@@ -61,6 +61,10 @@ class Gone(Exception):
     """This connection is over, or is to be."""
 
 
+class Last(bytes):
+    """What goes on, and nothing behind it, though its sender may have sent more before it died."""
+
+
 class Conn:
     """What one connection of the source goes through: two sockets, a thread for each direction."""
 
@@ -96,7 +100,11 @@ class Conn:
             return self.send(there, header + rest)
         act = self.relay.seen(name, self.role)
         if act:
-            return self.send(there, act(header, self.read(here, length + 4)))
+            changed = act(header, self.read(here, length + 4))
+            self.send(there, changed)
+            if isinstance(changed, Last):
+                raise Gone
+            return None
         self.send(there, header)
         left = length + 4
         while left:

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import pytest
 
 from local_guest import local_guest  # noqa: F401
-from migrate_relay import Frame, Relay, framed, name_of, package_with
+from migrate_relay import Frame, Last, Relay, framed, name_of, package_with
 from migrate_vm import Movers, outcome, status_of, until
 from snapshot_vm import SUMS, TICKS
 
@@ -155,7 +155,7 @@ class Cell:
         {"source-killed": self.src.stop, "dest-killed": self.dst.stop, "disk-full": self.fill, "cancel": lambda: self.cancel(self.src),
          "dest-cancel": lambda: self.cancel(self.dst)}[fault]()
         if (fault, name_of(header)) in (("dest-killed", "LOADED"), ("source-killed", "OFFER"), ("source-killed", "PAGES"), ("source-killed", "PACKAGE")):
-            rest = rest[:len(rest) // 2]  # it died while it sent this
+            return Last(header + rest[:len(rest) // 2])  # it died while it sent this
         return header + rest
 
     def cancel(self, side):
