@@ -15,6 +15,7 @@
 #include "vmm/clock.h"
 
 #define MAX_PARTS 6
+#define STOP_MS	  50  /* how long `stop` may go unasked */
 #define GROW	  MIB /* a body's buffer grows by so much at once, as bytes come */
 
 /* ---- waiting ---- */
@@ -31,6 +32,22 @@ static int wait_for(const struct channel *c, short events, int wait_ms)
 	int n = poll(&p, 1, wait_ms);
 
 	return n > 0 || (n < 0 && errno == EINTR) ? 0 : n == 0 ? -EAGAIN : -errno;
+}
+
+/* The same within the channel's patience; -ECANCELED: nobody wants it any more. */
+static int wait_wanted(const struct channel *c, short events)
+{
+	u64 end_ns = clock_host_ns() + c->patience_ms * NSEC_PER_MSEC;
+	int ret;
+
+	if (!c->stop)
+		return wait_for(c, events, (int)c->patience_ms);
+	do {
+		if (c->stop(c->opaque))
+			return -ECANCELED;
+		ret = wait_for(c, events, (int)MIN(c->patience_ms, STOP_MS));
+	} while (ret == -EAGAIN && clock_host_ns() < end_ns);
+	return ret;
 }
 
 static int silent(const struct channel *c, struct err *e)
@@ -76,9 +93,11 @@ static int secure(struct channel *c, const char *address, struct tls_identity *i
 		if (ret == 0)
 			c->secured = true;
 		else if (ret == -EAGAIN)
-			ret = wait_for(c, events, (int)c->patience_ms);
+			ret = wait_wanted(c, events);
 		if (ret == -EAGAIN)
 			ret = silent(c, e);
+		if (ret == -ECANCELED)
+			ret = err_set(e, ret, "cancelled");
 	}
 	return ret;
 }
@@ -95,6 +114,8 @@ int channel_connect_unless(struct channel *c, const char *address, struct tls_id
 	int ret;
 
 	init(c, patience_ms);
+	c->stop = stop;
+	c->opaque = opaque;
 	ret = channel_dial(address, &limit, &c->fd, e);
 	if (ret == 0)
 		ret = channel_set_up_socket(c->fd, patience_ms, e);
@@ -278,9 +299,13 @@ static int write_all(struct channel *c, struct outgoing *o, struct err *e)
 		}
 		if (n != -EAGAIN)
 			return (int)n;
-		ret = wait_for(c, events, (int)c->patience_ms);
+		ret = wait_wanted(c, events);
 		if (ret == -EAGAIN)
 			return silent(c, e);
+		if (ret == -ECANCELED) {
+			channel_break(c); /* in the middle of a frame, behind which nothing can come */
+			return err_set(e, ret, "cancelled");
+		}
 		if (ret < 0)
 			return lost(e, -ret);
 	}

@@ -30,11 +30,13 @@ struct channel {
 	u64 last_received_ns;		/* CLOCK_MONOTONIC, atomic: a byte came */
 	u64 last_sent_ns;		/* the same, for heartbeats */
 	pthread_mutex_t send_lock;
-	struct buf body;     /* owned: of the frame that was received last */
-	struct tls *tls;     /* owned; NULL: none */
-	bool secured;	     /* its handshake is over, or there is none */
-	u32 nr_fds;	     /* that came with the frame that was received last */
-	int fds[PASSED_MAX]; /* owned */
+	bool (*stop)(void *opaque); /* NULL: whoever waits for room waits for all of the patience */
+	void *opaque;		    /* borrowed */
+	struct buf body;	    /* owned: of the frame that was received last */
+	struct tls *tls;	    /* owned; NULL: none */
+	bool secured;		    /* its handshake is over, or there is none */
+	u32 nr_fds;		    /* that came with the frame that was received last */
+	int fds[PASSED_MAX];	    /* owned */
 };
 
 /* "tls:...". */
@@ -42,7 +44,8 @@ bool channel_is_tls(const char *address);
 /* Connects, within patience_ms. id: for an address that wants TLS (borrowed, as long as the channel lives); may be NULL. c is unused
  * memory; channel_close it in any case. */
 int channel_connect(struct channel *c, const char *address, struct tls_identity *id, u32 patience_ms, struct err *e) MUST_CHECK;
-/* The same, until stop says that nobody wants it any more: -ECANCELED. */
+/* The same, until stop says that nobody wants it any more: -ECANCELED. That is asked in every later channel_send, too, while it waits for
+ * room; what is said so breaks the channel then. ctx of stop: who sends */
 int channel_connect_unless(struct channel *c, const char *address, struct tls_identity *id, u32 patience_ms, bool (*stop)(void *opaque),
 			   void *opaque, struct err *e) MUST_CHECK;
 /* Takes an accepted socket (owned from now on, also on failure). id: this side of TLS; NULL: none is wanted. */

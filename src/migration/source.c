@@ -168,7 +168,7 @@ void source_stop_thread(struct source *s)
 	pthread_mutex_lock(&s->lock);
 	s->stop = true;
 	loop_work_cancel(&s->vm->loop, &s->call.work);
-	source_break_channels(s, s->sending_package || s->committed);
+	source_break_channels(s, s->committed);
 	pthread_cond_broadcast(&s->cond);
 	pthread_mutex_unlock(&s->lock);
 	pthread_join(s->thread, NULL);
@@ -239,7 +239,7 @@ static void prepare(struct source *s, const struct source_params *p)
 	s->params.package_cap = p->package_cap ? p->package_cap : PACKAGE_SOFT_CAP;
 	s->params.patience_ms = p->patience_ms ? p->patience_ms : DEFAULT_PATIENCE_MS;
 	s->params.max_downtime_ns = p->max_downtime_ns ? p->max_downtime_ns : DEFAULT_DOWNTIME_NS;
-	s->cancel = s->committed = s->sending_package = s->failed = s->seen = false;
+	s->cancel = s->committed = s->failed = s->seen = false;
 	s->closed_sent = s->closed_received = 0;
 	s->sent_pages = s->zero_pages = s->late_pages = s->requests = 0;
 	s->status = (struct migrate_status){
@@ -297,7 +297,7 @@ int source_cancel(struct source *s, struct err *e)
 		ret = err_set(e, -ENOENT, "there is no migration to cancel");
 	} else {
 		s->cancel = true;
-		source_break_channels(s, s->sending_package);
+		source_break_channels(s, false);
 		pthread_cond_broadcast(&s->cond);
 	}
 	pthread_mutex_unlock(&s->lock);

@@ -124,23 +124,14 @@ static int send_rest(struct source *s, bool postcopy, struct err *e)
 	return ret;
 }
 
-static void set_sending(struct source *s, bool on)
-{
-	pthread_mutex_lock(&s->lock);
-	s->sending_package = on;
-	pthread_mutex_unlock(&s->lock);
-}
-
 static int send_package(struct source *s, struct err *e)
 {
 	u64 start_ns = clock_host_ns(), load_ns = 0, took;
 	int ret;
 
-	set_sending(s, true);
 	ret = source_interrupted(s, e);
 	if (ret == 0)
 		ret = channel_send_bytes(&s->control, FRAME_PACKAGE, s->package.data, s->package.len, e);
-	set_sending(s, false);
 	if (ret < 0)
 		return source_interrupted(s, e) < 0 ? e->code : ret;
 	ret = source_expect(s, FRAME_LOADED, SOURCE_ANSWER_PATIENCES * s->params.patience_ms, &load_ns, 1, e);

@@ -118,8 +118,7 @@ struct source {
 	bool running; /* the thread is at it; ends together with the phase that says so: whoever sees that may ask again */
 	bool stop;    /* the VM has ended */
 	bool cancel;
-	bool seen;	      /* somebody was told that it is completed */
-	bool sending_package; /* CONTROL can be full: a cancellation breaks it */
+	bool seen; /* somebody was told that it is completed */
 	bool control_open;
 	u64 job; /* number of the job that the senders are to do */
 	enum source_job job_kind;
