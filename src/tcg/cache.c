@@ -4,17 +4,15 @@
  * Code, units, exits and the rest lie in chunks that are filled one after the other and emptied in the same order: eviction is first in,
  * first out, a sixteenth at a time, with all vCPUs standing still.
  */
-#include <sys/mman.h>
-#include <sys/syscall.h>
-
 #include "tcg/exec.h"
 #include "tcg/mmu.h"
 #include "tcg/syscall.h"
 #include "tcg/unit.h"
+#include "tcg/x86_64/interp.h"
 #include "tcg/x86_64/xlate.h"
 
-#define POPULATE_LEAST	 (32 * KIB)
-#define POPULATE_MOST	 (128 * KIB)
+#define PREPARE_LEAST	 (32 * KIB)
+#define PREPARE_MOST	 (256 * KIB)
 #define FIRST_COPY_CHUNK (CODE_CHUNKS - CODE_COPY_CHUNKS)
 
 static bool is_copy_chunk(u32 n)
@@ -34,7 +32,8 @@ static void chunk_begin(struct tcg_code *k, u32 n)
 	struct code_chunk *ch = &k->chunks[n];
 
 	k->cur[is_copy_chunk(n)] = n;
-	*ch = (struct code_chunk){.ready = ch->ready, /* emptied memory stays */
+	*ch = (struct code_chunk){.ready = ch->ready,
+				  .wanted = ch->wanted, /* emptied memory stays */
 				  .first_unit = n * k->max_units,
 				  .first_exit = n * k->max_exits,
 				  .first_insn = n * k->max_insns,
@@ -47,29 +46,18 @@ static void chunk_begin(struct tcg_code *k, u32 n)
 	ch->nr_relocs = ch->first_reloc;
 }
 
-static void populate(void *p, u64 first, u64 n, u64 size)
+/* A fault for each page, as it fills, would cost a tenth of the translation; all at once is too much for a guest that does little. */
+void cache_prepare(struct tcg_cpu *c, bool copies)
 {
-	u64 from = ALIGN_DOWN((u64)(uintptr_t)p + first * size, MEM_PAGE_SIZE), to = (u64)(uintptr_t)p + (first + n) * size;
+	struct tcg_code *k = c->t->code;
+	struct code_chunk *ch = &k->chunks[k->cur[copies]];
+	u32 used = ch->used - k->cur[copies] * k->chunk_size, step = MIN(MAX(ch->wanted, PREPARE_LEAST), PREPARE_MOST);
 
-	raw_syscall4(SYS_madvise, (long)from, (long)(ALIGN_UP(to, MEM_PAGE_SIZE) - from), MADV_POPULATE_WRITE, 0);
-}
-
-/* Page by page, as it fills, a fault each would cost a tenth of the translation; all at once is too much for a guest that does little.
- * Where the host has no MADV_POPULATE_WRITE (Linux 5.14), it is page by page. */
-void cache_populate(struct tcg_code *k, bool copies)
-{
-	u32 n = k->cur[copies], size = k->chunk_size;
-	struct code_chunk *ch = &k->chunks[n];
-	u64 from = ch->ready, to = MIN(from + MIN(MAX(from, POPULATE_LEAST), POPULATE_MOST), size);
-
-	if (likely(ch->used - n * size < from) || from == size)
+	if (likely(used + step / 2 < ch->wanted) || ch->wanted == k->chunk_size)
 		return;
-	ch->ready = (u32)to;
-	populate(k->rw, n * size + from, to - from, 1);
-	populate(k->units, ch->first_unit + k->max_units * from / size, k->max_units * (to - from) / size, sizeof(*k->units));
-	populate(k->exits, ch->first_exit + k->max_exits * from / size, k->max_exits * (to - from) / size, sizeof(*k->exits));
-	populate(k->insns, ch->first_insn + k->max_insns * from / size, k->max_insns * (to - from) / size, sizeof(*k->insns));
-	populate(k->relocs, ch->first_reloc + k->max_relocs * from / size, k->max_relocs * (to - from) / size, sizeof(*k->relocs));
+	ch->wanted = MIN(ch->wanted + step, k->chunk_size);
+	fpu_save(c);
+	loop_post(&c->t->vm->loop, &k->prepare);
 }
 
 void cache_reset(struct tcg_code *k)

@@ -14,6 +14,51 @@
 /* Per cent of the size asked for that holds code; the rest is for the arrays. */
 #define CODE_SHARE 56
 
+/* ---- its memory comes as it fills ---- */
+
+/* Elements [first, first + n) of an array. */
+static void populate(void *p, u64 first, u64 n, u64 size)
+{
+	u64 from = ALIGN_DOWN((u64)(uintptr_t)p + first * size, MEM_PAGE_SIZE), to = (u64)(uintptr_t)p + (first + n) * size;
+
+	/* Where the host cannot (before Linux 5.14) it comes page by page. */
+	madvise((void *)(uintptr_t)from, ALIGN_UP(to, MEM_PAGE_SIZE) - from, MADV_POPULATE_WRITE);
+}
+
+/* Relocations, which few units have, come page by page. */
+static void populate_piece(struct tcg_code *k, u32 n, u64 from, u64 to)
+{
+	const struct code_chunk *ch = &k->chunks[n];
+	u64 size = k->chunk_size;
+
+	populate(k->rw, n * size + from, to - from, 1);
+	populate(k->units, ch->first_unit + k->max_units * from / size, k->max_units * (to - from) / size, sizeof(*k->units));
+	populate(k->exits, ch->first_exit + k->max_exits * from / size, k->max_exits * (to - from) / size, sizeof(*k->exits));
+	populate(k->insns, ch->first_insn + k->max_insns * from / size, k->max_insns * (to - from) / size, sizeof(*k->insns));
+}
+
+/* What cache_prepare has asked for. ctx: loop */
+static void prepare(struct loop_work *w)
+{
+	struct tcg_code *k = container_of(w, struct tcg_code, prepare);
+
+	for (u32 i = 0; i < ARRAY_SIZE(k->cur); i++) {
+		struct code_chunk *ch;
+		u32 n, from, to;
+
+		code_lock(k);
+		n = k->cur[i];
+		ch = &k->chunks[n];
+		from = ch->ready;
+		to = ch->ready = ch->wanted;
+		code_unlock(k);
+		if (from < to)
+			populate_piece(k, n, from, to);
+	}
+}
+
+/* ---- begin and end ---- */
+
 static void *map_anon(size_t size)
 {
 	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -106,6 +151,7 @@ int code_new(struct tcg_vm *t, u64 size, struct err *e)
 
 	t->code = k;
 	k->t = t;
+	k->prepare.run = prepare;
 	k->size = ALIGN_DOWN(size * CODE_SHARE / 100, CODE_CHUNKS * MEM_PAGE_SIZE);
 	k->chunk_size = (u32)(k->size / CODE_CHUNKS);
 	ret = map_code(k, e);
@@ -132,6 +178,7 @@ void code_free(struct tcg_vm *t)
 
 	if (!k)
 		return;
+	loop_work_cancel(&t->vm->loop, &k->prepare);
 	tools_free(t);
 	t->code = NULL;
 	xlate_fini(k);

@@ -221,7 +221,7 @@ static u32 translate(struct tcg_cpu *c, u64 va, u64 gpa, u16 mode, u32 other)
 	bool copied = can_copy(k, other);
 	u32 u = UNIT_NONE, first = k->pages[page_number(c->t, gpa)].first;
 
-	cache_populate(k, copied);
+	cache_prepare(c, copied);
 	if (first) /* insert() will write to it */
 		__builtin_prefetch(&k->units[first - 1].page, 1);
 	if (k->page2.wanted || !(copied ? cache_copy_unit(k, other, va, &u) : xlate_unit(c, k, va, gpa, mode, &u)))

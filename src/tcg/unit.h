@@ -90,7 +90,7 @@ struct page_id {
 /* A sixteenth of the code buffer and of the arrays: from first up to nr, the next free one. */
 struct code_chunk {
 	u32 start, used;
-	u32 ready; /* so many bytes of code, and as much of the arrays, have memory: cache_populate */
+	u32 ready, wanted; /* so many bytes of code, and as much of the arrays, have memory, or are to have: cache_prepare */
 	u32 first_unit, nr_units, first_exit, nr_exits, first_insn, nr_insns, first_reloc, nr_relocs;
 };
 
@@ -102,7 +102,8 @@ struct tcg_code {
 	u8 *rw, *rx; /* the two mappings */
 	u64 size;
 	u32 thunks_end, chunk_size;
-	u32 cur[2]; /* chunk that is being filled: with translations, with copies */
+	struct loop_work prepare; /* the loop gives memory to the chunks, while the vCPU goes on: cache_prepare */
+	u32 cur[2];		  /* chunk that is being filled: with translations, with copies */
 	struct code_chunk chunks[CODE_CHUNKS];
 	u32 max_units, max_exits, max_insns, max_relocs; /* in a chunk */
 	u32 lock;					 /* spin lock, atomic */
@@ -158,8 +159,8 @@ void unit_kill(struct tcg_code *k, u32 u);
 void cache_reset(struct tcg_code *k);
 /* Whether the largest unit still fits. */
 bool cache_has_room(const struct tcg_code *k, bool copies);
-/* Memory for what the next unit fills, in pieces. With the lock. */
-void cache_populate(struct tcg_code *k, bool copies);
+/* Asks the loop for memory for what the next units fill, a piece ahead. With the lock. ctx: vcpu */
+void cache_prepare(struct tcg_cpu *c, bool copies);
 /* Evicts the oldest chunk. Stops all vCPUs: not with the lock held. */
 void cache_make_room(struct tcg_cpu *c, bool copies);
 /* A copy of unit `donor`, which is not fixed, for another address of the same code. With the lock, and room. */

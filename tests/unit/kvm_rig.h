@@ -138,6 +138,7 @@ static inline struct rig *rig_new(u32 nr_vcpus, bool track_dirty)
 	rig->vm.log = &rig->log;
 	rig->vm.trace = &rig->trace;
 	rig->vm.accel = &RIG_ACCEL;
+	rig_ok(rig, loop_init(&rig->vm.loop, &rig->e));
 	rig_ok(rig, RIG_ACCEL.vm_init(&rig->vm, &rig->e));
 	rig_ok(rig, mem_init(&rig->vm.mem, ranges, ARRAY_SIZE(ranges), MEM_HUGE_NONE, &rig->e));
 #ifdef RIG_MEMORY
@@ -164,6 +165,7 @@ static inline void rig_free(struct rig *rig)
 	bus_fini(&rig->vm.bus[BUS_PIO]);
 	device_fini(&rig->dev);
 	mem_fini(&rig->vm.mem);
+	loop_fini(&rig->vm.loop);
 	close(rig->log.fd);
 	log_fini(&rig->log);
 	free(rig);

@@ -373,6 +373,7 @@ static int rig_setup(void **state)
 	rig = aligned_alloc(64, ALIGN_UP(sizeof(*rig), 64));
 	memset(rig, 0, sizeof(*rig));
 	t = &rig->h.t;
+	assert_int_equal(loop_init(&rig->vm.loop, &e), 0);
 	assert_int_equal(mem_init(&rig->vm.mem, &ram, 1, MEM_HUGE_NONE, &e), 0);
 	t->vm = &rig->vm;
 	pthread_mutex_init(&t->lock, NULL);
@@ -434,6 +435,7 @@ static int rig_teardown(void **state)
 	fpu_fini(rig->c);
 	munmap(rig->c->window0, TCG_NR_CTX * TCG_WINDOW_SIZE);
 	mem_fini(&rig->vm.mem);
+	loop_fini(&rig->vm.loop);
 	munmap((void *)AREA, AREA_PAGES * MEM_PAGE_SIZE);
 	munmap((void *)HIGH, AREA_PAGES * MEM_PAGE_SIZE);
 	free(rig);
