@@ -12,6 +12,8 @@ it was killed, and then the other side says so. WORDS is what both sides have to
   waits      it runs on at the source; the destination has all, does not know, and waits until it is told to give up
   stranded   the source was killed with memory that the destination has not: it is paused there, and can be ended
   a) b) c)   there is no such case: REASONS
+
+CI takes every third cell, of each row and column; `tools/test --long migrate -k fault` all.
 """
 import os
 import re
@@ -84,11 +86,12 @@ def cells():
     cells = []
     head, *rows = [line.split() for line in TABLE.strip().splitlines()]
     assert head == list(PHASES)
-    for fault, *outcomes in rows:
+    step = 1 if os.environ.get("HUSK_LONG") else 3
+    for row, (fault, *outcomes) in enumerate(rows):
         assert len(outcomes) == len(head), fault
-        for phase, expected in zip(head, outcomes):
+        for column, (phase, expected) in enumerate(zip(head, outcomes)):
             assert expected in REASONS or expected in OUTCOMES, (fault, phase)
-            if expected in OUTCOMES:
+            if expected in OUTCOMES and (row + column + 1) % step == 0:
                 cells.append(pytest.param(fault, phase, expected, id=f"{fault}-{phase}-{expected}"))
     return cells
 

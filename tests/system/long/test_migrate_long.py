@@ -1,5 +1,5 @@
 """Migration at length; `tools/test --long migrate` runs it: fifty moves in each mode between two namespaces, 1 GiB, 50 MiB/s written; two hundred
-connections cut where chance has it (HUSK_CUTS=N: another number; HUSK_SEED=N: the same again)."""
+connections cut where chance has it (HUSK_CUTS=N: another number; HUSK_SEED=N: the same again); every fault in every phase."""
 import os
 import random
 import time
@@ -9,6 +9,7 @@ from migrate_relay import Relay
 from migrate_vm import movers, outcome, status_of  # noqa: F401
 from snapshot_vm import SUMS, TICKS
 from test_migrate import MODES, goes_on, sums_agree
+from test_migrate_faults import base, cell, test_fault  # noqa: F401
 from test_migrate_kvm import common, test_a_guest_moves_from_kvm_to_tcg_and_back, test_a_guest_moves_under_kvm  # noqa: F401
 from test_migrate_net import hosts, test_nothing_is_lost_between_two_hosts  # noqa: F401
 
