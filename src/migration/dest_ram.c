@@ -10,6 +10,7 @@
 #include <zlib.h>
 
 #include "migration/dest_impl.h"
+#include "migration/memfile_impl.h"
 #include "migration/uffd.h"
 #include "vmm/clock.h"
 
@@ -165,24 +166,58 @@ static int reserve(struct dest_ram *r, u32 region, u32 page, struct err *e)
 	return err_errno(e, "no 2 MiB page for guest memory (reserve some: sysctl vm.nr_hugepages)");
 }
 
+/* Pages that nobody has touched yet. Written as a file where that makes no difference to how large the host's pages are: before a store the
+ * host would fill them with zeroes. */
+static int put_new(struct dest_ram *r, u32 region, u32 first, u32 nr, const u8 *data, struct err *e)
+{
+	const struct mem *m = &r->vm->mem;
+	u64 at = (u64)first << r->page_shift, len = (u64)nr << r->page_shift;
+	int ret;
+
+	if (m->huge == MEM_HUGE_NONE) {
+		ret = memfile_pwrite(m->fd, data, len, m->regions[region].fd_offset + at);
+		return ret < 0 ? err_set(e, ret, "no memory for pages of the guest: %s", strerror(-ret)) : 0;
+	}
+	ret = reserve(r, region, first, e);
+	if (ret == 0)
+		memcpy(r->base[region] + at, data, len);
+	return ret;
+}
+
+/* How many pages from the i-th on are side by side, have data, and are fresh as the first is, or not. */
+static u32 fill_length(const struct dest_ram *r, const struct wire_pages *p, u32 i, bool fresh)
+{
+	u32 n = 1, max = r->page_shift == MEM_PAGE_SHIFT ? p->nr - i : 1;
+
+	while (n < max && p->numbers[i + n] == p->numbers[i] + n && page_set_has(&r->filled, p->region, p->numbers[i + n]) != fresh)
+		n++;
+	return n;
+}
+
 static int fill(struct dest_ram *r, const struct wire_pages *p, const u8 *data, struct err *e)
 {
 	int ret = 0;
 
-	for (u32 i = 0; ret == 0 && i < p->nr; i++) {
+	for (u32 i = 0, n; ret == 0 && i < p->nr; i += n) {
 		u32 page = p->numbers[i] & ~(u32)WIRE_ZERO_PAGE;
 		u8 *to = r->base[p->region] + ((u64)page << r->page_shift);
+		bool fresh = !page_set_has(&r->filled, p->region, page);
 
+		n = 1;
 		if (p->numbers[i] & WIRE_ZERO_PAGE) {
 			__atomic_fetch_add(&r->zero_pages, 1, __ATOMIC_RELAXED);
-			if (page_set_has(&r->filled, p->region, page))
+			if (!fresh)
 				memset(to, 0, page_bytes(r));
 			continue;
 		}
-		ret = page_set_add(&r->filled, p->region, page) ? reserve(r, p->region, page, e) : 0;
-		if (ret == 0)
-			memcpy(to, data, page_bytes(r));
-		data += page_bytes(r);
+		n = fill_length(r, p, i, fresh);
+		if (fresh)
+			ret = put_new(r, p->region, page, n, data, e);
+		else
+			memcpy(to, data, n * page_bytes(r));
+		for (u32 k = 0; fresh && k < n; k++)
+			page_set_add(&r->filled, p->region, page + k);
+		data += n * page_bytes(r);
 	}
 	return ret;
 }
@@ -244,21 +279,22 @@ int dest_ram_hand_over(struct dest_ram *r, struct err *e)
 /* ---- after it ---- */
 
 /* As copy, where everybody asks before he touches a page. */
-static s64 copy_soft(struct dest_ram *r, u32 region, u32 page, const u8 *data)
+static s64 copy_soft(struct dest_ram *r, u32 region, u32 first, u32 nr, const u8 *data)
 {
+	bool old = page_set_has(&r->filled, region, first);
 	struct err e;
-	int ret;
+	u32 n = 1;
+	int ret = 0;
 
-	if (!data) {
-		if (page_set_has(&r->filled, region, page))
-			memset(dest_ram_at(r, region, page), 0, page_bytes(r));
-		return 1;
-	}
-	ret = page_set_has(&r->filled, region, page) ? 0 : reserve(r, region, page, &e);
-	if (ret < 0)
-		return ret;
-	memcpy(dest_ram_at(r, region, page), data, page_bytes(r));
-	return 1;
+	while (data && n < nr && r->page_shift == MEM_PAGE_SHIFT && page_set_has(&r->filled, region, first + n) == old)
+		n++;
+	if (old && data)
+		memcpy(dest_ram_at(r, region, first), data, n * page_bytes(r));
+	else if (old)
+		memset(dest_ram_at(r, region, first), 0, page_bytes(r));
+	else if (data)
+		ret = put_new(r, region, first, n, data, &e);
+	return ret < 0 ? ret : (s64)n;
 }
 
 /* Pages that are missing, to where they are; data NULL: zeroes. Returns how many are there now, 0: not at this moment, a discard has to be
@@ -272,7 +308,7 @@ static s64 copy(struct dest_ram *r, u32 region, u32 first, u32 nr, const u8 *dat
 	s64 done;
 
 	if (r->soft)
-		return copy_soft(r, region, first, data);
+		return copy_soft(r, region, first, nr, data);
 	if (!data && !zero) {
 		nr = 1;
 		c.len = page_bytes(r);
