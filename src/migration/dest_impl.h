@@ -3,7 +3,8 @@
  *
  *   dest.c          the calls of dest.h, and what the VM's threads do: wait, load, start
  *   dest_link.c     connections: accepted, welcomed, lost, recovered; a thread for each that carries pages
- *   dest_control.c  the conversation on CONTROL, and what follows from it
+ *   dest_control.c  the conversation on CONTROL: what follows from the state, the clock and the user's orders
+ *   dest_frames.c   the same: what each frame does
  *   dest_ram.c      pages into guest memory
  *   dest_fault.c    who waits for which page
  *   dest_verify.c   digests
@@ -235,6 +236,13 @@ void *dest_thread(void *opaque);
 void dest_forget(struct dest *d);
 /* What a WELCOME says now. */
 enum wire_phase dest_wire_phase(const struct dest *d);
+
+/* ---- dest_frames.c ---- */
+
+/* A frame on CONTROL. -EPROTO: it has no place here, or says nonsense; others: what it asks for cannot be. ctx: speaker */
+int dest_on_frame(struct dest *d, const struct frame *f, struct err *e) MUST_CHECK;
+/* The VM runs here from now on. ctx: speaker */
+void dest_commit(struct dest *d);
 
 /* ---- dest_fault.c ---- */
 
