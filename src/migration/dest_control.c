@@ -50,6 +50,8 @@ void dest_fail(struct dest *d, const struct err *e, bool tell)
 	if (tell)
 		dest_link_tell(d, &why);
 	dest_link_drop(d);
+	/* Without COMMIT the source goes on; but one that has sent COMMIT may be lost, and the copy is all that is left. */
+	dest_disks_drop(&d->disks, d->log, d->state < DEST_LOADED || d->stays);
 	migrate_tell(d->log, d->cancelled ? MIGRATE_CANCELLED : MIGRATE_FAILED, why.msg);
 	pthread_mutex_lock(&d->lock);
 	d->why = why;
@@ -87,6 +89,8 @@ void dest_complete(struct dest *d, const struct err *lost)
 void dest_forget(struct dest *d)
 {
 	dest_link_drop(d);
+	dest_disks_fini(&d->disks);
+	d->stays = false;
 	package_close(d->offer);
 	free(d->offer_bytes);
 	free(d->devices);

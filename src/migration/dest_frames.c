@@ -21,6 +21,8 @@ static int check_offer(struct dest *d, const struct wire_offer *o, struct err *e
 	if (o->package_bytes > d->package_cap)
 		return err_set(e, -EFBIG, "the state of the VM takes %llu bytes, and this destination takes at most %llu",
 			       (unsigned long long)o->package_bytes, (unsigned long long)d->package_cap);
+	if (d->passed && d->disks.nr)
+		return err_set(e, -EPROTO, "frame DISKS: memory that came whole has its disks on this host");
 	if (d->passed && o->flags)
 		return err_set(e, -EPROTO, "frame OFFER: field flags: memory that came whole is neither sent later nor compared");
 	d->offer_bytes = malloc(o->package_len + 1);
@@ -48,6 +50,17 @@ static int on_passed(struct dest *d, const struct frame *f, struct err *e)
 	return ret;
 }
 
+static int on_disks(struct dest *d, const struct frame *f, struct err *e)
+{
+	auto_free struct wire_disks *w = xzalloc(sizeof(*w));
+	int ret = wire_get_disks(f, w, e);
+
+	if (ret < 0)
+		return ret;
+	dest_disks_take(&d->disks, w);
+	return 0;
+}
+
 static int on_offer(struct dest *d, const struct frame *f, struct err *e)
 {
 	struct wire_offer o;
@@ -60,6 +73,7 @@ static int on_offer(struct dest *d, const struct frame *f, struct err *e)
 	pthread_mutex_lock(&d->lock);
 	d->status.mode = d->passed ? MIGRATE_MODE_LOCAL : o.flags & OFFER_POSTCOPY ? MIGRATE_MODE_POSTCOPY : MIGRATE_MODE_PRECOPY;
 	d->status.ram_bytes = package_info(d->offer)->ram_bytes;
+	d->status.disk_bytes = dest_disks_bytes(&d->disks);
 	pthread_mutex_unlock(&d->lock);
 	dest_set_state(d, DEST_OFFERED);
 	return 0;
@@ -97,6 +111,7 @@ void dest_commit(struct dest *d)
 	d->recovering = false;
 	d->why = (struct err){0};
 	pthread_mutex_unlock(&d->lock);
+	dest_disks_keep(&d->disks);
 	dest_fault_open(d);
 	d->commit_ns = clock_host_ns();
 	dest_set_state(d, DEST_RUNNING);
@@ -170,6 +185,7 @@ static int on_abort(struct dest *d, const struct frame *f, struct err *e)
 		return ret;
 	if (d->state >= DEST_RUNNING)
 		return out_of_place(d, f, e);
+	d->stays = true;
 	err_set(&why, -ECANCELED, "the source has cancelled the migration: %s", fail.text);
 	pthread_mutex_lock(&d->lock);
 	d->cancelled = true;
@@ -213,6 +229,8 @@ int dest_on_frame(struct dest *d, const struct frame *f, struct err *e)
 		return on_abort(d, f, e);
 	case FRAME_PASSED:
 		return s == DEST_SETUP && !d->passed ? on_passed(d, f, e) : out_of_place(d, f, e);
+	case FRAME_DISKS:
+		return s == DEST_SETUP && !d->disks.nr ? on_disks(d, f, e) : out_of_place(d, f, e);
 	case FRAME_OFFER:
 		return s == DEST_SETUP ? on_offer(d, f, e) : out_of_place(d, f, e);
 	case FRAME_MISSING:
