@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from local_guest import local_guest  # noqa: F401
-from migrate_relay import Frame, Relay
+from migrate_relay import Frame, Relay, framed
 from migrate_vm import movers, outcome, status_of, until  # noqa: F401
 from snapshot_vm import TICKS, husk
 
@@ -58,6 +58,7 @@ def to(path):
 @pytest.fixture
 def disks(tmp_path):
     fill(tmp_path / "src")
+    (tmp_path / "pmem").write_bytes(bytes(2 * MIB))
     return tmp_path / "src", tmp_path / "dst"
 
 
@@ -134,8 +135,21 @@ def test_what_cannot_be_copied_is_refused_by_name(movers, disks):  # noqa: F811
     assert status["phase"] == "failed" and "in use" in status["error"] and str(disks[0]) in status["error"], status
     status = movers.move(src, movers.waiting(**to(disks[1].parent)), copy_disks=True)
     assert status["phase"] == "failed" and str(disks[1].parent) in status["error"], status
+    # A husk that is older: its WELCOME does not say that it knows of disks.
+    relay = Relay(movers.waiting("tcp:127.0.0.1:0", **to(disks[1])).address)
+    relay.trap(Frame("WELCOME"), lambda header, rest: framed(header, rest[:1] + bytes(1) + rest[2:-4]))
+    src.put("/migration", action="Start", address=relay.address, copy_disks=True)
+    status = outcome(src)
+    assert status["phase"] == "failed" and "older" in status["error"] and "copy_disks" in status["error"], status
+    relay.close()
     assert not disks[1].exists()
     checks(src, 1)
+
+
+def test_pmem_that_the_guest_writes_is_refused(movers, disks):  # noqa: F811
+    src = movers.booted(TICKS, more=[drive(disks[0]), ("/pmem/p", {"id": "p", "path_on_host": str(disks[0].with_name("pmem"))})])
+    fault = src.refused("PUT", "/migration", {"action": "Start", "address": "unix:/nowhere", "copy_disks": True})
+    assert 'pmem device "p" cannot be copied' in fault, fault
 
 
 @pytest.fixture
@@ -156,8 +170,8 @@ def test_no_space_cancel_and_a_cut_leave_the_source_running(movers, disks, small
     dst = movers.waiting("tcp:127.0.0.1:0", **to(full))
     status = movers.move(src, dst, copy_disks=True)
     assert status["phase"] == "failed" and "No space left on device" in status["error"] and str(full) in status["error"], status
-    dst.process.wait(20)
-    assert str(full) in dst.log() and "is removed" in dst.log() and not full.exists(), dst.log()[-2000:]
+    dst.wait_for(lambda: "is removed" in dst.log(), "the word of the destination")
+    assert str(full) in dst.log() and not full.exists(), dst.log()[-2000:]
     checks(src, 1)
 
     dst = movers.waiting("tcp:127.0.0.1:0", **to(disks[1]))
@@ -165,8 +179,8 @@ def test_no_space_cancel_and_a_cut_leave_the_source_running(movers, disks, small
     src.wait_for(lambda: 0 < status_of(src)["disk_remaining_bytes"] < DISK_MIB * MIB, "disk pages")
     src.put("/migration", action="Cancel")
     assert outcome(src)["phase"] == "cancelled"
-    dst.process.wait(20)
-    assert "is removed" in dst.log() and not disks[1].exists(), dst.log()[-2000:]
+    dst.wait_for(lambda: "is removed" in dst.log(), "the word of the destination")
+    assert not disks[1].exists()
 
     # A file that was there before stays, and is declared worthless.
     disks[1].write_bytes(b"x" * (DISK_MIB * MIB))
@@ -175,8 +189,8 @@ def test_no_space_cancel_and_a_cut_leave_the_source_running(movers, disks, small
     relay.trap(Frame("SYNCED", nth=2), relay.cut)
     src.put("/migration", action="Start", address=relay.address, copy_disks=True, mode="Postcopy")
     assert outcome(src)["phase"] == "failed"
-    dst.process.wait(20)
-    assert "is worthless" in dst.log() and disks[1].exists(), dst.log()[-2000:]
+    dst.wait_for(lambda: "is worthless" in dst.log(), "the word of the destination")
+    assert disks[1].exists()
     relay.close()
     checks(src, 1)
 
