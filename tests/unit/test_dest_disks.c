@@ -7,6 +7,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "migration/dest_impl.h"
+
 #define DISK_BYTES (3 * PAGE + 512) /* three pages and a bit */
 #define COPY_PATH  "/tmp/husk-dest-disks-copy"
 
@@ -148,6 +150,39 @@ static void a_new_file_has_holes_where_zeroes_came(void **state)
 	assert_int_equal(st.st_blocks, 0);
 	assert_int_equal(st.st_mode & 0777, 0600);
 	script_free(s);
+}
+
+/* Where guest memory is made of 2 MiB pages a disk goes in such, too; its end is not moved for that. */
+static void a_disk_comes_in_pages_of_2_mib(void **state)
+{
+	const u64 bytes = 2 * MIB + PAGE + 512;
+	auto_free struct dest_disks *d = xzalloc(sizeof(*d));
+	auto_free struct wire_disks *w = xzalloc(sizeof(*w));
+	auto_free u8 *data = xzalloc(2 * MIB);
+	struct wire_pages p = {.region = WIRE_FIRST_DISK, .nr = 1, .numbers = {1}};
+	struct json_object *doc = json_tokener_parse("{\"drives\":[{\"drive_id\":\"d\",\"path_on_host\":\"" COPY_PATH "\"}]}");
+	struct stat st;
+	struct err e;
+
+	(void)state;
+	put_copy(0);
+	w->nr = 1;
+	w->list[0] = (struct wire_disk){.bytes = bytes, .id = "d"};
+	pthread_rwlock_init(&d->lock, NULL);
+	dest_disks_take(d, w);
+	assert_int_equal(dest_disks_open(d, doc, 21, true, &e), 0);
+	assert_int_equal(d->missing.regions[0].nr, 2);
+	memset(data, 7, PAGE + 512);
+	assert_int_equal(dest_disks_pages(d, &p, data, &e), 0);
+	assert_int_equal(dest_disks_seal(d, &e), -EPROTO);
+	assert_int_equal(dest_disks_pages(d, &p, data, &e), -EPROTO); /* it is over */
+	assert_int_equal(d->list[0].digests[1], crc32c(0, data, 2 * MIB));
+	assert_int_equal(stat(COPY_PATH, &st), 0);
+	assert_int_equal(st.st_size, bytes);
+	assert_true(st.st_blocks >= 9 && st.st_blocks <= 64);
+	dest_disks_fini(d);
+	pthread_rwlock_destroy(&d->lock);
+	json_object_put(doc);
 }
 
 /* ---- what does not ---- */
@@ -326,6 +361,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(blocks_come_to_where_they_belong),
+		cmocka_unit_test(a_disk_comes_in_pages_of_2_mib),
 		cmocka_unit_test(a_new_file_has_holes_where_zeroes_came),
 		cmocka_unit_test(pages_are_taken_up_to_the_end_of_the_disk),
 		cmocka_unit_test(the_package_waits_for_every_block_and_ends_them),
