@@ -61,11 +61,12 @@ static int add_disk_page(struct sender *b, u32 disk, u32 page, struct err *e)
 	struct wire_pages *p = &b->batch;
 	u64 size = source_page_size(b->s);
 	u8 *to = b->staging + p->data_len;
-	int ret = source_read_disk(b->s, disk, page, to, e);
-	bool zero = ret == 0 && is_zero(to, size);
+	bool hole = source_disk_hole(b->s, disk, page, &b->extent), zero;
+	int ret = hole ? 0 : source_read_disk(b->s, disk, page, to, e);
 
 	if (ret < 0)
 		return ret;
+	zero = hole || is_zero(to, size);
 	p->numbers[p->nr++] = page | (zero ? (u32)WIRE_ZERO_PAGE : 0);
 	p->data_len += zero ? 0 : size;
 	counter_add(&b->s->vm->counters.migration.sent_disk_pages, 1);

@@ -147,6 +147,27 @@ int source_read_disk(const struct source *s, u32 disk, u32 page, u8 *to, struct 
 	return 0;
 }
 
+/* Nobody else uses the descriptor's position. What cannot tell (a block device) has no holes. */
+bool source_disk_hole(const struct source *s, u32 disk, u32 page, struct disk_extent *x)
+{
+	const struct source_disk *d = &s->disks.list[disk];
+	u64 size = source_page_size(s), at = page * size, end = MIN(at + size, d->bytes);
+	off_t data, hole;
+
+	if (at >= x->start && end <= x->end)
+		return x->hole;
+	data = lseek(d->fd, (off_t)at, SEEK_DATA);
+	if (data == (off_t)at) {
+		hole = lseek(d->fd, (off_t)at, SEEK_HOLE);
+		*x = (struct disk_extent){at, hole > data ? (u64)hole : end, false};
+	} else if (data > (off_t)at || (data < 0 && errno == ENXIO)) {
+		*x = (struct disk_extent){at, data < 0 ? d->bytes : (u64)data, true};
+	} else {
+		*x = (struct disk_extent){0, d->bytes, false};
+	}
+	return x->hole && end <= x->end;
+}
+
 static int send_disk_digests(struct source *s, u32 disk, struct err *e)
 {
 	auto_free u32 *crcs = xzalloc(WIRE_DIGEST_PAGES * sizeof(u32));

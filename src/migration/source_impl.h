@@ -41,6 +41,12 @@ enum source_job {
 
 enum source_ask { ASK_NONE, ASK_BEGIN, ASK_RECOVER, ASK_TAKE_BACK };
 
+/* A piece of a disk, as it was at some time in the job that is at work: a write since then comes with the next one. */
+struct disk_extent {
+	u64 start, end; /* bytes */
+	bool hole;
+};
+
 /* A BULK channel with its thread, or URGENT with its. */
 struct sender {
 	struct source *s;
@@ -53,7 +59,8 @@ struct sender {
 	u64 job;    /* the last one that it has taken up; its own */
 	u64 synced; /* atomic: the last one whose SYNC is sent, or as good as */
 	u8 *staging, *packed;
-	struct wire_pages batch; /* data: staging */
+	struct disk_extent extent; /* of the region that is being sent */
+	struct wire_pages batch;   /* data: staging */
 	z_stream zip;
 	bool has_zip;
 	u32 zip_skip, zip_backoff; /* frames that are not even tried; how many the next time that it does not pay */
@@ -280,6 +287,9 @@ void source_disks_collect(struct source *s); /* ctx: loop */
 int source_send_disks(struct source *s, struct err *e) MUST_CHECK;
 /* A page, filled up with zeroes behind the end of the disk. ctx: any */
 int source_read_disk(const struct source *s, u32 disk, u32 page, u8 *to, struct err *e) MUST_CHECK;
+/* Whether the page lies in a hole, which reads as zeroes. x: what the last call has found, zeroed at the beginning of a job and of a disk.
+ * ctx: any */
+bool source_disk_hole(const struct source *s, u32 disk, u32 page, struct disk_extent *x);
 int source_send_disk_digests(struct source *s, struct err *e) MUST_CHECK;
 
 /* ---- source_throttle.c ---- */

@@ -45,6 +45,7 @@ static int send_region(struct sender *b, u32 region, bool paced, struct err *e)
 	struct page_set *set = source_set(b->s, region, &index);
 	int ret = 0;
 
+	b->extent = (struct disk_extent){0};
 	while (ret == 0 && !must_quit(b->s)) {
 		page = page < set->regions[index].nr ? page_set_next(set, index, page) : UINT32_MAX;
 		if (page == UINT32_MAX)
