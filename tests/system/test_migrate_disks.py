@@ -223,3 +223,21 @@ def test_the_command_line_copies_disks(movers, disks):  # noqa: F811
     assert re.search(r"completed: .* MiB sent", done.stdout), done.stdout
     checks(dst, 1)
     assert dst.get("/drives/d")["path_on_host"] == str(disks[1])
+
+
+def test_a_guest_that_writes_to_its_disk_faster_than_it_goes(movers, disks):  # noqa: F811
+    script = "head -c 12582912 /dev/urandom >/tmp/p\n(while true; do dd if=/tmp/p of=/dev/vda bs=1M conv=notrunc,fsync 2>/dev/null; echo wrote; done) &\n"
+    src = movers.booted(script + TICKS, memory=160, more=[drive(disks[0])])
+    src.wait_console("wrote", 120)
+    how = dict(mode="Postcopy", copy_disks=True, max_bandwidth=16 * MIB)
+    status = movers.move(src, movers.waiting("tcp:127.0.0.1:0", **to(disks[1])), on_stall="Cancel", **how)
+    assert status["phase"] == "failed" and "writes faster" in status["error"] and status["expected_downtime_us"] > 300_000, status
+    src.wait_ticks()
+    # Also where memory may come later: a disk cannot.
+    dst = movers.waiting("tcp:127.0.0.1:0", **to(disks[1]))
+    way = Watched(dst, disks)
+    status = movers.moved(src, way, on_stall="Postcopy", max_downtime_ms=500, **how)
+    assert status["throttle_percent"] > 0 and status["downtime"]["last_ram_us"] < 10e6, status
+    assert way.same[0] == way.same[1]
+    dst.wait_ticks(timeout=120)
+    way.relay.close()
