@@ -3,7 +3,7 @@
  * bytes of the input between and after them, connections closed and opened again as in a recovery. Whatever came, the destination and its
  * VM can be taken down.
  *
- * The input: a byte of offer flags, the number of good steps to begin with, then operations.
+ * The input: a byte of offer flags (and WITH_DISK: a disk comes along), the number of good steps to begin with, then operations.
  */
 #include "fuzz/stream_vm.h"
 #include "migration/dest.h"
@@ -44,6 +44,7 @@ enum step {
 #define LATE_PAGE    (STREAM_COUNTER / 4096)
 #define NR_SENT	     64u /* pages that are sent: from LATE_PAGE on; the last of them late */
 #define NR_LATE	     8u
+#define WITH_DISK    0x80u
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size);
 
@@ -63,6 +64,7 @@ struct run {
 	struct buf heard; /* bytes of CONTROL that no frame was made of yet */
 	u32 epoch;
 	u64 flags;
+	bool disk;
 	u32 silences; /* waits that nothing came in */
 };
 
@@ -128,10 +130,17 @@ static void *run_dest(void *opaque)
 static void begin(struct run *r)
 {
 	auto_free char *address = xasprintf("unix:%s/in", stream_dir);
-	const struct dest_params p = {.address = address, .patience_ms = PATIENCE_MS, .paused = true};
+	auto_free char *copy = xasprintf("%s/copy", stream_dir);
+	const struct snapshot_override drive = {"d", copy};
+	const struct dest_params p = {.address = address, .patience_ms = PATIENCE_MS, .paused = true, .drives = &drive, .nr_drives = 1};
 	struct err e;
 
 	stream_vm_prepare(&r->dst);
+	/* One that comes along has none there, or one with something in it. */
+	if (r->disk)
+		unlink(copy);
+	else
+		stream_disk_make("copy");
 	for (u32 i = 0; i < NR_CHANNELS; i++)
 		r->fds[i] = -1;
 	if (dest_listen(&r->dest, &p, &r->dst.log, &e) < 0)
@@ -279,12 +288,22 @@ static void put_offer(const struct run *r, struct buf *out)
 	buf_put(out, model.offer.data, model.offer.len);
 }
 
-/* Pages [first, end) of region 0, every second of zeroes. */
-static void put_pages(struct buf *out, u32 first, u32 end)
+static void put_disks(struct buf *out)
+{
+	u8 body[88] = {1};
+
+	st_le64(body + 8, STREAM_DISK);
+	body[16] = 'd';
+	buf_put(out, body, sizeof(body));
+}
+
+/* Pages [first, end), every second of zeroes. */
+static void put_pages(struct buf *out, u16 region, u32 first, u32 end)
 {
 	static const u8 page[4096] = {1, 2, 3};
 	u8 numbers[8] = {0};
 
+	st_le16(numbers, region);
 	st_le32(numbers + 4, end - first);
 	buf_put(out, numbers, 8);
 	for (u32 i = first; i < end; i++) {
@@ -320,9 +339,9 @@ static u16 put_good(const struct run *r, enum step step, u32 *channel, struct bu
 	if (step == STEP_OFFER)
 		put_offer(r, out);
 	else if (step == STEP_PAGES)
-		put_pages(out, LATE_PAGE, LATE_PAGE + NR_SENT - NR_LATE);
+		put_pages(out, 0, LATE_PAGE, LATE_PAGE + NR_SENT - NR_LATE);
 	else if (step == STEP_LATE)
-		put_pages(out, LATE_PAGE + NR_SENT - NR_LATE, LATE_PAGE + NR_SENT);
+		put_pages(out, 0, LATE_PAGE + NR_SENT - NR_LATE, LATE_PAGE + NR_SENT);
 	else if (step == STEP_SYNC || step == STEP_DONE)
 		put_u64(out, 1);
 	else if (step == STEP_MISSING)
@@ -349,6 +368,30 @@ static void await_answer(struct run *r, enum step step)
 		await(r, FRAME_RELEASE);
 }
 
+/* Bytes of it become others; edits NULL: none. */
+static void edit(struct buf *body, struct input *edits)
+{
+	for (u32 n = edits ? (u32)take(edits, 1) % 8 : 0; n && body->len; n--) {
+		u32 at = (u32)take(edits, 2);
+
+		body->data[at % body->len] = (u8)take(edits, 1);
+	}
+}
+
+/* What comes before this step's frame, when a disk comes along. */
+static void say_disk(struct run *r, enum step step, struct input *edits)
+{
+	struct buf body = {0};
+
+	if (step == STEP_OFFER)
+		put_disks(&body);
+	else
+		put_pages(&body, WIRE_FIRST_DISK, 0, STREAM_DISK / 4096 + 1);
+	edit(&body, edits);
+	say_frame(r, step == STEP_PAGES, step == STEP_OFFER ? FRAME_DISKS : FRAME_PAGES, 0, body.data, body.len);
+	buf_fini(&body);
+}
+
 static void do_step(struct run *r, enum step step, struct input *edits)
 {
 	struct buf body = {0};
@@ -365,12 +408,10 @@ static void do_step(struct run *r, enum step step, struct input *edits)
 		return await_answer(r, step);
 	if (step == STEP_MISSING && !(r->flags & OFFER_POSTCOPY) && !edits)
 		return;
+	if (r->disk && (step == STEP_OFFER || step == STEP_PAGES))
+		say_disk(r, step, edits);
 	type = put_good(r, step, &channel, &body);
-	for (u32 n = edits ? (u32)take(edits, 1) % 8 : 0; n && body.len; n--) {
-		u32 at = (u32)take(edits, 2);
-
-		body.data[at % body.len] = (u8)take(edits, 1);
-	}
+	edit(&body, edits);
 	say_frame(r, channel, type, 0, body.data, body.len);
 	if (step == STEP_SYNC)
 		say_frame(r, 2, type, 0, body.data, body.len);
@@ -438,9 +479,12 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 	struct input in = {data, data + size};
 	auto_free struct run *r = xzalloc(sizeof(*r));
 	u32 good, next = 0;
+	u8 what;
 
 	model_make();
-	r->flags = take(&in, 1) & OFFER_KNOWN;
+	what = (u8)take(&in, 1);
+	r->flags = what & OFFER_KNOWN;
+	r->disk = what & WITH_DISK;
 	good = (u32)take(&in, 1) % (NR_STEPS + 1);
 	begin(r);
 	while (next < good)

@@ -138,7 +138,7 @@ static void put_answer(struct peer *p, u32 channel, struct buf *out, u16 type, c
 
 static void put_welcome(struct peer *p, u32 channel)
 {
-	u8 body[24] = {p->epoch ? WIRE_RUNNING : WIRE_NEW};
+	u8 body[24] = {p->epoch ? WIRE_RUNNING : WIRE_NEW, WIRE_KNOWS_DISKS};
 
 	st_le64(body + 8, PACKAGE_SOFT_CAP);
 	put_answer(p, channel, &p->out[channel], FRAME_WELCOME, body, sizeof(body));
@@ -338,13 +338,14 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
 		.nr_bulk = 1 + (flags >> 2 & 1),
 		.verify = flags >> 3 & 1,
 		.compress = flags >> 4 & 1,
+		.copy_disks = flags >> 5 & 1,
 		.patience_ms = PATIENCE_MS,
 	};
 	enum migrate_phase phase;
 
 	rig_make();
 	snprintf(params.address, sizeof(params.address), "unix:%s/in", stream_dir);
-	phase = attempt(&params, good, params.mode == MIGRATE_MODE_PRECOPY ? 2 : 1, &in, 0);
+	phase = attempt(&params, good, params.mode == MIGRATE_MODE_PRECOPY || params.copy_disks ? 2 : 1, &in, 0);
 	if (phase == MIGRATE_PAUSED && in.at < in.end)
 		phase = attempt(&params, 1, 0, &in, 1);
 	if (phase == MIGRATE_PAUSED)

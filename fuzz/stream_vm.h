@@ -29,7 +29,8 @@
 #define STREAM_RAM_MIB 24
 #define STREAM_COUNTER 0x1400000u /* 20 MiB; the kernel is at 16 */
 #define STREAM_PAGES   ((u32)(STREAM_RAM_MIB * MIB / 4096))
-#define STREAM_BODY    256u /* bytes of a body that come from the input */
+#define STREAM_DISK    (9 * 4096 + 512) /* bytes of its disk */
+#define STREAM_BODY    256u		/* bytes of a body that come from the input */
 
 __asm__(".pushsection .rodata\n"
 	"stream_guest:\n"
@@ -63,10 +64,23 @@ static inline _Noreturn void stream_die(const char *what, const struct err *e)
 static inline void stream_dir_remove(void)
 {
 	auto_free char *kernel = xasprintf("%s/kernel", stream_dir), *sock = xasprintf("%s/in", stream_dir);
+	auto_free char *disk = xasprintf("%s/disk", stream_dir), *copy = xasprintf("%s/copy", stream_dir);
 
 	unlink(kernel);
+	unlink(disk);
+	unlink(copy);
 	unlink(sock);
 	rmdir(stream_dir);
+}
+
+/* Whatever it was: a disk of zeroes. name: "disk", where it leaves from, or "copy", where it comes to. */
+static inline void stream_disk_make(const char *name)
+{
+	auto_free char *path = xasprintf("%s/%s", stream_dir, name);
+	auto_fd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd < 0 || ftruncate(fd, STREAM_DISK) < 0)
+		stream_die(path, NULL);
 }
 
 static inline void stream_dir_make(void)
@@ -84,6 +98,7 @@ static inline void stream_dir_make(void)
 	fd = open(kernel, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0 || fd_write_all(fd, elf, size) < 0)
 		stream_die(kernel, NULL);
+	stream_disk_make("disk");
 }
 
 static inline void stream_vm_prepare(struct stream_vm *v)
@@ -97,8 +112,9 @@ static inline void stream_vm_boot(struct stream_vm *v)
 {
 	auto_free char *text = xasprintf("{\"accelerator\":\"tcg\",\"boot-source\":{\"kernel_image_path\":\"%s/kernel\"},"
 					 "\"machine-config\":{\"vcpu_count\":1,\"mem_size_mib\":%u},\"serial\":{\"mode\":\"null\"},"
-					 "\"entropy\":{}}",
-					 stream_dir, STREAM_RAM_MIB);
+					 "\"entropy\":{},\"drives\":[{\"drive_id\":\"d\",\"is_root_device\":false,"
+					 "\"path_on_host\":\"%s/disk\"}]}",
+					 stream_dir, STREAM_RAM_MIB, stream_dir);
 	struct vm_options options = {.document = &v->doc};
 	struct err e;
 

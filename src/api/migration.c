@@ -154,6 +154,7 @@ static int start(struct api_call *call, struct err *e)
 							  : MIGRATE_STALL_THROTTLE,
 		.compress = json_object_get_boolean(field(call, "compress")),
 		.verify = json_object_get_boolean(field(call, "verify")),
+		.copy_disks = json_object_get_boolean(field(call, "copy_disks")),
 		.tls = call->control->tls,
 	};
 	const char *address;

@@ -17,6 +17,7 @@ struct ctl {
 	bool json;			  /* answers as the API gave them */
 	bool prometheus;		  /* metrics in Prometheus' text form */
 	bool diff, compress, keep_paused; /* snapshot */
+	bool copy_disks;		  /* migrate */
 	const char *const *words;	  /* what follows the command */
 	int nr;
 };

@@ -107,7 +107,7 @@ static int bad_word(const char *word, struct err *e)
 	return err_set(
 		e, -EINVAL,
 		"\"%.60s\" is not understood: mode=precopy|postcopy|hybrid|local, on-stall=throttle|postcopy|cancel|wait, max-downtime=MS, "
-		"bandwidth=SIZE, channels=1..8, timeout=MS, compress, verify",
+		"bandwidth=SIZE, channels=1..8, timeout=MS, compress, verify, copy-disks",
 		word);
 }
 
@@ -147,6 +147,10 @@ static int take_word(struct json_object *body, const char *word, struct err *e)
 	const char *equals = strchr(word, '='), *value = equals ? equals + 1 : "";
 	size_t n = equals ? (size_t)(equals - word) : strlen(word);
 
+	if (!strcmp(word, "copy-disks")) {
+		json_object_object_add(body, "copy_disks", json_object_new_boolean(true));
+		return 0;
+	}
 	if (!equals && (!strcmp(word, "compress") || !strcmp(word, "verify"))) {
 		json_object_object_add(body, word, json_object_new_boolean(true));
 		return 0;
@@ -174,6 +178,8 @@ static int start(const struct ctl *c, struct err *e)
 	int r = 0;
 
 	json_object_object_add(body, "address", json_object_new_string(c->words[0]));
+	if (c->copy_disks)
+		json_object_object_add(body, "copy_disks", json_object_new_boolean(true));
 	for (int i = 1; r == 0 && i < c->nr; i++)
 		r = take_word(body, c->words[i], e);
 	if (r == 0)

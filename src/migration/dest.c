@@ -70,6 +70,7 @@ static int start_thread(struct dest *d, struct vm *vm, struct err *e)
 		ret = sandbox_make_filter(vm->sandbox, SANDBOX_MIGRATE, e);
 	if (ret == 0 && vm->sandbox && unix_path(d))
 		sandbox_will_remove(vm->sandbox, unix_path(d));
+	dest_disks_will_remove(&d->disks, vm->sandbox);
 	if (ret < 0)
 		return ret;
 	pthread_mutex_lock(&d->lock);
@@ -96,6 +97,7 @@ static int bring_memory(struct vm *vm, void *opaque, struct err *e)
 	d->synced = 0;
 	d->helper = (struct mem_helper){.end = end_memory};
 	mem_add_helper(&vm->mem, &d->helper);
+	d->ram.disks = &d->disks;
 	ret = dest_ram_init(&d->ram, vm, d->offer_flags, d->page_shift, e);
 	return ret == 0 ? start_thread(d, vm, e) : ret;
 }
@@ -145,6 +147,8 @@ static int load_package(struct dest *d, struct vm *vm, struct err *e)
 		err_prefix(e, "frame PACKAGE");
 	if (ret == 0) {
 		ret = package_load(p, vm, e);
+		if (ret == 0)
+			ret = dest_disks_seal(&d->disks, e);
 		if (ret == 0)
 			ret = vm_claim(vm, true, e);
 		package_close(p);
@@ -274,6 +278,7 @@ int dest_listen(struct dest **out, const struct dest_params *p, struct log *log,
 	};
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_mutex_init(&d->request_lock, NULL);
+	pthread_rwlock_init(&d->disks.lock, NULL);
 	pthread_cond_init(&d->changed, NULL);
 	init_receivers(d);
 	d->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -309,6 +314,7 @@ void dest_close(struct dest *d)
 	fd_close(&d->listen_fd);
 	fd_close(&d->wake_fd);
 	pthread_cond_destroy(&d->changed);
+	pthread_rwlock_destroy(&d->disks.lock);
 	pthread_mutex_destroy(&d->request_lock);
 	pthread_mutex_destroy(&d->lock);
 	free(d);
@@ -363,6 +369,8 @@ int dest_configure(struct dest *d, struct json_object *own, struct json_object *
 	json_object_put(d->document);
 	d->document = NULL;
 	ret = saved_config_read("VM", package_info(d->offer), &d->changes, &d->document, e);
+	if (ret == 0)
+		ret = dest_disks_open(&d->disks, d->document, d->page_shift, d->offer_flags & OFFER_VERIFY, e);
 	if (ret == 0)
 		*out = saved_config_join(d->document, own);
 	return ret;
@@ -467,7 +475,8 @@ static void note_ram(struct dest *d, struct migrate_status *s)
 	s->pages = __atomic_load_n(&r->pages, __ATOMIC_RELAXED);
 	s->zero_pages = __atomic_load_n(&r->zero_pages, __ATOMIC_RELAXED);
 	s->duplicate_pages = __atomic_load_n(&r->duplicates, __ATOMIC_RELAXED);
-	s->remaining_bytes = page_set_count(&r->missing) << r->page_shift;
+	s->disk_remaining_bytes = page_set_count(&d->disks.missing) << r->page_shift;
+	s->remaining_bytes = (page_set_count(&r->missing) << r->page_shift) + s->disk_remaining_bytes;
 	pthread_mutex_lock(&r->lock);
 	s->faults = r->faults;
 	s->fault_total_ns = r->fault_total_ns;

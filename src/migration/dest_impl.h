@@ -3,8 +3,10 @@
  *
  *   dest.c          the calls of dest.h, and what the VM's threads do: wait, load, start
  *   dest_link.c     connections: accepted, welcomed, lost, recovered; a thread for each that carries pages
- *   dest_control.c  the conversation on CONTROL, and what follows from it
+ *   dest_control.c  the conversation on CONTROL: what follows from the state, the clock and the user's orders
+ *   dest_frames.c   the same: what each frame does
  *   dest_ram.c      pages into guest memory
+ *   dest_disks.c    disks that come along
  *   dest_fault.c    who waits for which page
  *   dest_verify.c   digests
  *
@@ -19,13 +21,57 @@
 #include "migration/saved_config.h"
 #include "migration/wire.h"
 
+/* ---- dest_disks.c ---- */
+
+struct dest_disks {
+	u32 nr;
+	struct dest_disk {
+		char id[WIRE_DISK_ID];
+		u64 bytes;
+		char *path;   /* owned */
+		int fd;	      /* owned; -1: not opened yet, or closed */
+		bool made;    /* by this husk, for this attempt */
+		bool touched; /* atomic: written to */
+		bool blank;   /* what was not written is zero */
+		bool durable; /* what was written is to be on the disk before the VM runs */
+		u32 *digests; /* owned; verify: CRC-32C of each page as it came; NULL: none */
+	} list[WIRE_MAX_DISKS];
+	struct page_set missing; /* did not come yet */
+	struct page_set written; /* with something else than zeroes */
+	u32 zero_digest;	 /* of a page */
+	pthread_rwlock_t lock;	 /* who writes pages holds it for reading */
+	bool sealed;		 /* under lock: the VM is packaged, or all is over: nobody writes any more */
+};
+
+/* What the source is to send. ctx: speaker */
+void dest_disks_take(struct dest_disks *d, const struct wire_disks *w);
+u64 dest_disks_bytes(const struct dest_disks *d);
+/* Opens, checks and locks each drive's file, or makes it: the VM finds it there. document: the configuration. -EINVAL: its size; -EBUSY: in
+ * use; -EPROTO: no such drive. ctx: main, before there is a VM */
+int dest_disks_open(struct dest_disks *d, struct json_object *document, u32 page_shift, bool verify, struct err *e) MUST_CHECK;
+/* Tells it what dest_disks_drop removes. ctx: main, before the sandbox closes */
+void dest_disks_will_remove(const struct dest_disks *d, struct sandbox *sandbox);
+/* Unpacked pages, whose numbers were checked. -ENOSPC and the like: e names the file. ctx: any */
+int dest_disks_pages(struct dest_disks *d, const struct wire_pages *p, const u8 *data, struct err *e) MUST_CHECK;
+/* What was written is on the disk, where the drive's cache_type asks for that. ctx: any */
+int dest_disks_sync(struct dest_disks *d, struct err *e) MUST_CHECK;
+/* All is there, and nothing more comes; locks are free for the drives. -EPROTO: pages did not come. ctx: main */
+int dest_disks_seal(struct dest_disks *d, struct err *e) MUST_CHECK;
+/* The files are the VM's from now on. ctx: speaker */
+void dest_disks_keep(struct dest_disks *d);
+/* The VM does not come. remove: the source is known to go on with its own: files that were made here are removed. ctx: speaker, or the only
+ * thread */
+void dest_disks_drop(struct dest_disks *d, struct log *log, bool remove);
+void dest_disks_fini(struct dest_disks *d); /* can be used again. ctx: as dest_disks_drop, no receiver runs */
+
 /* ---- dest_ram.c ---- */
 
 #define DEST_MAX_WAITS 128u	 /* pages whose waiting time is measured at once */
 #define DEST_SCRATCH   (2 * MIB) /* pages of one frame, unpacked */
 
 struct dest_ram {
-	struct vm *vm; /* borrowed; NULL: not made */
+	struct vm *vm;		  /* borrowed; NULL: not made */
+	struct dest_disks *disks; /* borrowed */
 	u32 page_shift;
 	bool postcopy, verify;
 	bool soft; /* the accelerator asks for pages itself: no userfaultfd */
@@ -62,8 +108,8 @@ struct dest_ram {
 int dest_ram_init(struct dest_ram *r, struct vm *vm, u64 offer_flags, u32 page_shift, struct err *e) MUST_CHECK;
 /* ctx: the memory is still mapped, no other thread works on it */
 void dest_ram_fini(struct dest_ram *r);
-/* Puts pages where they belong: before the hand-over all of them, after it those that are missing. scratch: DEST_SCRATCH bytes. -EPROTO: no
- * such pages, or damaged data; others: the host's, the page is still missing. ctx: any */
+/* Puts pages, of disks also, where they belong: before the hand-over all of them, after it those that are missing. scratch: DEST_SCRATCH
+ * bytes. -EPROTO: no such pages, or damaged data; others: the host's, the page is still missing. ctx: any */
 int dest_ram_pages(struct dest_ram *r, const struct wire_pages *p, u8 *scratch, struct err *e) MUST_CHECK;
 /* Notes pages that come later. ctx: before dest_ram_hand_over */
 int dest_ram_missing(struct dest_ram *r, const struct wire_bits *b, struct err *e) MUST_CHECK;
@@ -149,6 +195,7 @@ struct dest {
 	struct vm *vm; /* borrowed; NULL: not made, or gone */
 	struct mem_helper helper;
 	struct loop_work start;
+	struct dest_disks disks;
 	struct dest_ram ram;
 	pthread_t fault_thread;
 	bool fault_started;
@@ -167,6 +214,7 @@ struct dest {
 	u64 synced;	 /* round of the last SYNCED */
 	struct buf held; /* owned: the package, until all pages before it are placed */
 	bool serving;	 /* the source serves requests */
+	bool stays;	 /* the source has said that it goes on with the VM */
 	bool have_package, running_sent, done, settled, verified, released;
 	u64 package_ns, commit_ns, done_ns; /* when they came */
 	u64 grace_end_ns;		    /* of dest_link_may_hear_why; 0: not begun */
@@ -235,6 +283,13 @@ void *dest_thread(void *opaque);
 void dest_forget(struct dest *d);
 /* What a WELCOME says now. */
 enum wire_phase dest_wire_phase(const struct dest *d);
+
+/* ---- dest_frames.c ---- */
+
+/* A frame on CONTROL. -EPROTO: it has no place here, or says nonsense; others: what it asks for cannot be. ctx: speaker */
+int dest_on_frame(struct dest *d, const struct frame *f, struct err *e) MUST_CHECK;
+/* The VM runs here from now on. ctx: speaker */
+void dest_commit(struct dest *d);
 
 /* ---- dest_fault.c ---- */
 

@@ -72,6 +72,10 @@ static int on_sync(struct dest_receiver *r, const struct frame *f, struct err *e
 		return ret;
 	if (r->role != WIRE_BULK)
 		return err_set(e, -EPROTO, "frame SYNC has no place on the channel of urgent pages");
+	/* Here, and not all of it while the VM stands still. */
+	ret = r->index == 0 ? dest_disks_sync(&r->d->disks, e) : 0;
+	if (ret < 0)
+		return ret;
 	pthread_mutex_lock(&r->d->lock);
 	if (round <= r->round)
 		ret = err_set(e, -EPROTO, "frame SYNC: field round: %llu after %llu", (unsigned long long)round,
@@ -284,6 +288,7 @@ static int welcome(struct dest *d, struct channel *c, struct err *e)
 {
 	const struct wire_welcome w = {
 		.phase = (u8)dest_wire_phase(d),
+		.knows = WIRE_KNOWS_DISKS,
 		.package_cap = d->package_cap,
 		.missing = d->ram.vm ? page_set_count(&d->ram.missing) : 0,
 	};

@@ -423,12 +423,16 @@ static int unpack(const u8 *data, u64 len, u8 *out, u64 want, struct err *e)
 
 static int check_pages(const struct dest_ram *r, const struct wire_pages *p, u32 *nr_data, struct err *e)
 {
+	bool disk = p->region >= WIRE_FIRST_DISK;
+	const struct page_set *set = disk ? &r->disks->missing : &r->missing;
+	u32 region = disk ? p->region - WIRE_FIRST_DISK : p->region;
+
 	*nr_data = 0;
 	for (u32 i = 0; i < p->nr; i++) {
 		u32 page = p->numbers[i] & ~(u32)WIRE_ZERO_PAGE;
 
-		if (!page_set_valid(&r->missing, p->region, page))
-			return err_set(e, -EPROTO, "frame PAGES: memory region %u has no page %u", p->region, page);
+		if (!page_set_valid(set, region, page))
+			return err_set(e, -EPROTO, "frame PAGES: %s region %u has no page %u", disk ? "disk" : "memory", p->region, page);
 		*nr_data += !(p->numbers[i] & WIRE_ZERO_PAGE);
 	}
 	return 0;
@@ -454,5 +458,9 @@ int dest_ram_pages(struct dest_ram *r, const struct wire_pages *p, u8 *scratch, 
 		return ret;
 	__atomic_fetch_add(&r->pages, p->nr, __ATOMIC_RELAXED);
 	counter_add(&r->vm->counters.migration.received_pages, p->nr);
+	if (p->region >= WIRE_FIRST_DISK) {
+		counter_add(&r->vm->counters.migration.received_disk_pages, p->nr);
+		return dest_disks_pages(r->disks, p, data, e);
+	}
 	return __atomic_load_n(&r->placing, __ATOMIC_ACQUIRE) ? place(r, p, data, e) : fill(r, p, data, e);
 }

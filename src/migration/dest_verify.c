@@ -44,19 +44,24 @@ void dest_verify_placed(struct dest_ram *r, u32 region, u32 page, const u8 *data
 int dest_verify_compare(const struct dest_ram *r, const struct wire_digests *d, u64 *compared, u64 *different, u32 *differing,
 			struct err *e)
 {
-	u32 nr = page_set_valid(&r->missing, d->region, d->first) ? r->missing.regions[d->region].nr : 0;
+	bool disk = d->region >= WIRE_FIRST_DISK;
+	const struct page_set *set = disk ? &r->disks->missing : &r->missing;
+	u32 region = disk ? d->region - WIRE_FIRST_DISK : d->region;
+	u32 nr = page_set_valid(set, region, d->first) ? set->regions[region].nr : 0;
+	const u32 *digests;
 
 	*differing = UINT32_MAX;
 	if (d->nr > nr - MIN(nr, d->first))
 		return err_set(e, -EPROTO, "frame DIGESTS: region %u has no pages %u..%llu", d->region, d->first,
 			       (unsigned long long)d->first + d->nr - 1);
+	digests = nr ? (disk ? r->disks->list[region].digests : r->digests[region]) : NULL;
 	for (u32 i = 0; i < d->nr; i++) {
 		u32 page = d->first + i;
 
-		if (page_set_has(&r->given_up, d->region, page))
+		if (!disk && page_set_has(&r->given_up, d->region, page))
 			continue;
 		++*compared;
-		if (ld_le32(d->digests + 4 * i) == r->digests[d->region][page])
+		if (ld_le32(d->digests + 4 * i) == digests[page])
 			continue;
 		++*different;
 		*differing = MIN(*differing, page);

@@ -45,6 +45,7 @@ static const struct {
 	[FRAME_VERIFIED] = {"VERIFIED", 64},
 	[FRAME_BYE] = {"BYE", 64},
 	[FRAME_PASSED] = {"PASSED", 32 * KIB},
+	[FRAME_DISKS] = {"DISKS", 8 * KIB},
 };
 
 #define UNKNOWN_CAP (64 * KIB) /* of an optional frame that is skipped */

@@ -21,6 +21,8 @@
 #define WIRE_BITS_PER_FRAME  (512u * 1024) /* of MISSING */
 #define WIRE_REQUEST_PAGES   64u
 #define WIRE_DIGEST_PAGES    16384u
+#define WIRE_MAX_DISKS	     64u
+#define WIRE_FIRST_DISK	     0x8000u /* region: the first disk that comes along; the others follow */
 
 enum frame_type {
 	FRAME_HELLO = 1, /* first on each connection, from the source */
@@ -47,6 +49,7 @@ enum frame_type {
 	FRAME_VERIFIED,	 /* CONTROL, destination: how they compare */
 	FRAME_BYE,	 /* CONTROL, source: RELEASE was received */
 	FRAME_PASSED,	 /* CONTROL, source, before OFFER, in mode local: names of descriptors, which come with it */
+	FRAME_DISKS,	 /* CONTROL, source, before OFFER: disks that come along */
 	FRAME_TYPES
 };
 

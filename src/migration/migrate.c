@@ -69,6 +69,8 @@ struct json_object *migrate_status_json(const struct migrate_status *s)
 	if (*s->error)
 		json_object_object_add(o, "error", json_object_new_string(s->error));
 	add(o, "ram_bytes", s->ram_bytes);
+	add(o, "disk_bytes", s->disk_bytes);
+	add(o, "disk_remaining_bytes", s->disk_remaining_bytes);
 	add(o, "sent_bytes", s->sent_bytes);
 	add(o, "received_bytes", s->received_bytes);
 	add(o, "remaining_bytes", s->remaining_bytes);

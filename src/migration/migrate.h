@@ -5,6 +5,7 @@
  *   source (source.h)                                          destination (dest.h)
  *   CONNECT   ── HELLO on each channel ──────────────────────>  LISTEN
  *             ── PASSED: memfd, taps (mode local only) ────>
+ *             ── DISKS: what comes along, if anything does ─>
  *   SETUP     ── OFFER: what the VM is ──────────────────────>  makes that VM from its configuration; compares devices and CPU
  *             <──────────────────────────── ACCEPT (or FAIL) ──
  *   PRECOPY   ── PAGES, SYNC: 0..n rounds, the guest runs ───>  RECEIVE
@@ -68,9 +69,10 @@ struct migrate_status {
 	char peer[128];				/* address */
 	char error[1024];			/* why it failed or is paused, and what to do; "" */
 	u64 ram_bytes;				/* of the VM */
+	u64 disk_bytes, disk_remaining_bytes;	/* of disks that come along; remaining: not yet sent, or not here */
 	u64 sent_bytes, received_bytes;		/* of all channels */
 	u64 pages, zero_pages, duplicate_pages; /* sent, or placed */
-	u64 remaining_bytes;			/* not yet sent, or missing */
+	u64 remaining_bytes;			/* not yet sent, or missing; with those of disks */
 	u64 rounds;
 	u64 bytes_per_sec;	  /* measured */
 	u64 dirty_bytes_per_sec;  /* written by the guest in the last round */

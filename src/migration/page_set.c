@@ -16,27 +16,50 @@ static u64 valid_bits(const struct page_set_region *r, u32 w)
 	return (w + 1) * 64ull <= r->nr ? UINT64_MAX : BIT(r->nr % 64) - 1;
 }
 
+static int make_region(struct page_set *s, u32 region, u64 nr, struct err *e)
+{
+	struct page_set_region *r = &s->regions[region];
+
+	if (nr >= BIT(31))
+		return err_set(e, -EINVAL, "a region of %llu pages of %llu bytes is too large to be moved", (unsigned long long)nr,
+			       1ull << s->page_shift);
+	if (!nr)
+		return 0;
+	r->nr = (u32)nr;
+	r->bits = calloc(words(r), sizeof(u64));
+	return r->bits ? 0 : err_set(e, -ENOMEM, "no memory for a set of pages");
+}
+
 int page_set_init(struct page_set *s, const struct mem *m, u32 page_shift, struct err *e)
 {
+	int ret = 0;
+
 	*s = (struct page_set){.nr_regions = m->nr_regions, .page_shift = page_shift};
-	for (u32 i = 0; i < m->nr_regions; i++) {
+	for (u32 i = 0; ret == 0 && i < m->nr_regions; i++) {
 		u64 nr = m->regions[i].file ? 0 : m->regions[i].size >> page_shift;
 
-		if (nr >= BIT(31) || (nr << page_shift != m->regions[i].size && !m->regions[i].file)) {
-			page_set_fini(s);
-			return err_set(e, -EINVAL, "memory region %u of %llu bytes cannot be moved in pages of %llu", i,
-				       (unsigned long long)m->regions[i].size, 1ull << page_shift);
-		}
-		if (!nr)
-			continue;
-		s->regions[i].nr = (u32)nr;
-		s->regions[i].bits = calloc(words(&s->regions[i]), sizeof(u64));
-		if (!s->regions[i].bits) {
-			page_set_fini(s);
-			return err_set(e, -ENOMEM, "no memory for a set of pages");
-		}
+		if (nr << page_shift != m->regions[i].size && !m->regions[i].file)
+			ret = err_set(e, -EINVAL, "memory region %u of %llu bytes cannot be moved in pages of %llu", i,
+				      (unsigned long long)m->regions[i].size, 1ull << page_shift);
+		else
+			ret = make_region(s, i, nr, e);
 	}
-	return 0;
+	if (ret < 0)
+		page_set_fini(s);
+	return ret;
+}
+
+int page_set_init_bytes(struct page_set *s, const u64 *bytes, u32 nr, u32 page_shift, struct err *e)
+{
+	int ret = 0;
+
+	ASSERT(nr <= PAGE_SET_REGIONS);
+	*s = (struct page_set){.nr_regions = nr, .page_shift = page_shift};
+	for (u32 i = 0; ret == 0 && i < nr; i++)
+		ret = make_region(s, i, (bytes[i] >> page_shift) + !!(bytes[i] & (BIT(page_shift) - 1)), e);
+	if (ret < 0)
+		page_set_fini(s);
+	return ret;
 }
 
 void page_set_fini(struct page_set *s)

@@ -1,23 +1,27 @@
 /*
- * page_set.h: a set of pages of guest memory, one bit each, that several threads change at once (atomic words). Pages are those of the
- * migration: 4 KiB, or 2 MiB where memory is made of such. Regions that are files (virtio-pmem) have no pages in it.
+ * page_set.h: a set of pages of guest memory, or of disks, one bit each, that several threads change at once (atomic words). Pages are
+ * those of the migration: 4 KiB, or 2 MiB where memory is made of such. Regions that are files (virtio-pmem) have no pages in it.
  */
 #ifndef HUSK_PAGE_SET_H
 #define HUSK_PAGE_SET_H
 
 #include "vmm/mem.h"
 
+#define PAGE_SET_REGIONS 64u
+
 struct page_set {
 	u32 nr_regions, page_shift;
 	struct page_set_region {
 		u64 *bits; /* owned; NULL: no pages */
 		u32 nr;	   /* pages */
-	} regions[MEM_MAX_REGIONS];
+	} regions[PAGE_SET_REGIONS];
 	u64 count; /* atomic: pages in the set */
 };
 
 /* Empty. -ENOMEM; -EINVAL: more than 2^31 pages in a region. */
 int page_set_init(struct page_set *s, const struct mem *m, u32 page_shift, struct err *e) MUST_CHECK;
+/* The same with regions of so many bytes, whose last page may be a part of one; nr: at most PAGE_SET_REGIONS. */
+int page_set_init_bytes(struct page_set *s, const u64 *bytes, u32 nr, u32 page_shift, struct err *e) MUST_CHECK;
 void page_set_fini(struct page_set *s); /* accepts zeroed */
 
 static inline bool page_set_has(const struct page_set *s, u32 region, u32 page)

@@ -128,6 +128,8 @@ static int start(struct source *s, struct err *e)
 static void destroy(struct source *s)
 {
 	source_pages_fini(s); /* of one that is paused for good */
+	source_disks_track(s, false);
+	source_disks_fini(s);
 	buf_fini(&s->package);
 	pthread_mutex_destroy(&s->lock);
 	pthread_mutex_destroy(&s->push_lock);
@@ -186,6 +188,8 @@ static int check_local(const struct source_params *p, struct err *e)
 			       p->address);
 	if (p->verify)
 		return err_set(e, -EINVAL, "verify compares two copies of the memory, and mode local makes none");
+	if (p->copy_disks)
+		return err_set(e, -EINVAL, "mode local stays on this host, where both husks have the same disks: there is nothing to copy");
 	if (p->stall == MIGRATE_STALL_POSTCOPY)
 		return err_set(e, -EINVAL, "on-stall=postcopy has no meaning in mode local: memory is there before the VM is");
 	return 0;
@@ -243,7 +247,12 @@ static void prepare(struct source *s, const struct source_params *p)
 	s->closed_sent = s->closed_received = 0;
 	s->sent_pages = s->zero_pages = s->late_pages = s->requests = 0;
 	s->status = (struct migrate_status){
-		.phase = MIGRATE_CONNECT, .mode = p->mode, .ram_bytes = s->vm->mem.size, .start_ns = clock_host_ns()};
+		.phase = MIGRATE_CONNECT,
+		.mode = p->mode,
+		.ram_bytes = s->vm->mem.size,
+		.disk_bytes = source_disks_bytes(s),
+		.start_ns = clock_host_ns(),
+	};
 	snprintf(s->status.peer, sizeof(s->status.peer), "%.*s", (int)sizeof(s->status.peer) - 1, p->address);
 	s->running = true;
 	s->ask = ASK_BEGIN;
@@ -275,6 +284,8 @@ int source_begin(struct source *s, const struct source_params *p, struct err *e)
 		ret = err_errno(e, "no random numbers");
 	else
 		ret = list_passed(s, p, e);
+	if (ret == 0)
+		ret = source_disks_find(s, p->copy_disks, e);
 	if (ret == 0)
 		prepare(s, p);
 	pthread_mutex_unlock(&s->lock);
@@ -382,6 +393,9 @@ void source_status(struct source *s, struct migrate_status *out)
 	}
 	if (s->has_pages)
 		out->remaining_bytes = page_set_count(&s->pages) << s->pages.page_shift;
+	if (s->disks.has_pages)
+		out->disk_remaining_bytes = page_set_count(&s->disks.pages) << s->disks.pages.page_shift;
+	out->remaining_bytes += out->disk_remaining_bytes;
 	out->pages = __atomic_load_n(&s->sent_pages, __ATOMIC_RELAXED);
 	out->zero_pages = __atomic_load_n(&s->zero_pages, __ATOMIC_RELAXED);
 	out->faults = __atomic_load_n(&s->requests, __ATOMIC_RELAXED);

@@ -19,6 +19,7 @@ struct source_params {
 	u64 bandwidth;	       /* bytes per second over all BULK channels; 0: no limit. Pages that are waited for ignore it */
 	u32 nr_bulk;	       /* 1..8 */
 	bool compress, verify; /* zlib, where a batch of pages shrinks; digests at the end */
+	bool copy_disks;       /* the contents of all drives that the guest can write come along; else the destination sees the same */
 	u32 patience_ms;       /* without a word from the peer the connection is lost; default 10000 */
 	u64 package_cap;       /* bytes; 0: PACKAGE_SOFT_CAP */
 };

@@ -56,21 +56,47 @@ static void add_page(struct sender *b, u32 region, u32 page)
 	p->data_len += size;
 }
 
-u32 batch_fill(struct sender *b, u32 region, u32 from, u32 end, u32 most)
+static int add_disk_page(struct sender *b, u32 disk, u32 page, struct err *e)
 {
-	struct page_set *set = &b->s->pages;
+	struct wire_pages *p = &b->batch;
+	u64 size = source_page_size(b->s);
+	u8 *to = b->staging + p->data_len;
+	bool hole = source_disk_hole(b->s, disk, page, &b->extent), zero;
+	int ret = hole ? 0 : source_read_disk(b->s, disk, page, to, e);
+
+	if (ret < 0)
+		return ret;
+	zero = hole || is_zero(to, size);
+	p->numbers[p->nr++] = page | (zero ? (u32)WIRE_ZERO_PAGE : 0);
+	p->data_len += zero ? 0 : size;
+	counter_add(&b->s->vm->counters.migration.sent_disk_pages, 1);
+	return 0;
+}
+
+int batch_fill(struct sender *b, u32 region, u32 *from, u32 end, u32 most, struct err *e)
+{
+	u32 index;
+	struct page_set *set = source_set(b->s, region, &index);
 	u32 max = set->page_shift == MEM_PAGE_SHIFT ? MIN(most, WIRE_PAGES_PER_FRAME) : 1;
+	int ret = 0;
 
 	b->batch = (struct wire_pages){.region = (u16)region, .data = b->staging};
-	for (u32 page = from; b->batch.nr < max; page++) {
-		page = page_set_next(set, region, page);
-		if (page >= end)
-			return end;
-		if (page_set_take(set, region, page))
-			add_page(b, region, page);
-		from = page + 1;
+	while (ret == 0 && b->batch.nr < max) {
+		u32 page = page_set_next(set, index, *from);
+
+		if (page >= end) {
+			*from = end;
+			break;
+		}
+		*from = page + 1;
+		if (!page_set_take(set, index, page))
+			continue;
+		if (set == &b->s->pages)
+			add_page(b, index, page);
+		else
+			ret = add_disk_page(b, index, page, e);
 	}
-	return from;
+	return ret;
 }
 
 void batch_one(struct sender *b, u32 region, u32 page)

@@ -171,6 +171,7 @@ void source_do_take_back(struct source *s)
 		return;
 	}
 	source_pages_fini(s);
+	source_disks_fini(s);
 	buf_fini(&s->package);
 	counter_add(&s->vm->counters.migration.taken_back, 1);
 	migrate_tell(s->vm->log, MIGRATE_FAILED,

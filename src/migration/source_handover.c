@@ -110,16 +110,18 @@ int source_go_on(struct source *s, struct err *e)
 
 /* ---- the three steps ---- */
 
-/* Pages that are short now; in postcopy only which they are. */
+/* Pages that are short now; in postcopy only which they are. Disks are complete there before the VM is. */
 static int send_rest(struct source *s, bool postcopy, struct err *e)
 {
 	u64 start_ns = clock_host_ns();
 	int ret = 0;
 
-	if (postcopy)
+	u64 disks = page_set_count(&s->disks.pages);
+
+	if (disks || (!postcopy && page_set_count(&s->pages)))
+		ret = source_send_all(s, postcopy ? JOB_LAST_DISKS : JOB_LAST, e);
+	if (ret == 0 && postcopy)
 		ret = source_send_missing(s, e);
-	else if (page_set_count(&s->pages))
-		ret = source_send_all(s, JOB_LAST, e);
 	source_note(s, last_ram_ns, clock_host_ns() - start_ns);
 	return ret;
 }

@@ -8,6 +8,7 @@
  *   source_control.c   channels: opening, closing; what comes on CONTROL, heartbeats
  *   source_ram.c       threads that send pages: rounds, the push of postcopy, requests
  *   source_batch.c     a frame of pages: copied, looked at, compressed, sent in its time
+ *   source_disks.c     the contents of disks, as further pages
  *   source_pages.c     which pages: in use, dirty, missing; their digests
  *   source_throttle.c  holds vCPUs for a part of their time
  *
@@ -22,6 +23,7 @@
 #include "migration/page_set.h"
 #include "migration/source.h"
 #include "migration/wire.h"
+#include "vmm/disk.h"
 
 #define SOURCE_CHUNK		256u /* pages side by side that go through one channel in precopy, so that versions of a page keep their order */
 #define SOURCE_PUSH_PAGES	32u /* per frame, while somebody may wait for a page behind it */
@@ -29,13 +31,21 @@
 
 /* What all senders do at once. */
 enum source_job {
-	JOB_SYNC,  /* send nothing: are all channels there? */
-	JOB_ROUND, /* the guest runs here */
-	JOB_LAST,  /* it is halted, and waits: no limit of bandwidth */
-	JOB_PUSH,  /* it runs there */
+	JOB_SYNC,	/* send nothing: are all channels there? */
+	JOB_ROUND,	/* the guest runs here */
+	JOB_DISKS,	/* the same, and memory comes later */
+	JOB_LAST,	/* it is halted, and waits: no limit of bandwidth */
+	JOB_LAST_DISKS, /* the same, and memory comes later */
+	JOB_PUSH,	/* it runs there */
 };
 
 enum source_ask { ASK_NONE, ASK_BEGIN, ASK_RECOVER, ASK_TAKE_BACK };
+
+/* A piece of a disk, as it was at some time in the job that is at work: a write since then comes with the next one. */
+struct disk_extent {
+	u64 start, end; /* bytes */
+	bool hole;
+};
 
 /* A BULK channel with its thread, or URGENT with its. */
 struct sender {
@@ -49,7 +59,8 @@ struct sender {
 	u64 job;    /* the last one that it has taken up; its own */
 	u64 synced; /* atomic: the last one whose SYNC is sent, or as good as */
 	u8 *staging, *packed;
-	struct wire_pages batch; /* data: staging */
+	struct disk_extent extent; /* of the region that is being sent */
+	struct wire_pages batch;   /* data: staging */
 	z_stream zip;
 	bool has_zip;
 	u32 zip_skip, zip_backoff; /* frames that are not even tried; how many the next time that it does not pay */
@@ -77,15 +88,28 @@ struct source {
 	u64 grace_end_ns; /* a sender has failed: so long it may take until the destination says why; 0: none has */
 	struct sender senders[WIRE_MAX_BULK + 1];
 
-	struct passed *passed;	      /* owned, its descriptors borrowed; NULL but in mode local */
-	struct page_set pages;	      /* still to be sent */
-	u64 *bitmap[MEM_MAX_REGIONS]; /* owned; scratch of source_collect */
-	u64 *only[MEM_MAX_REGIONS];   /* owned; mode local: pages of images (4 KiB); NULL: all are sent */
-	bool logging;		      /* the dirty log was switched on for this */
-	u64 collected_ns;	      /* when dirty pages were asked for last */
-	u64 bandwidth;		      /* bytes of memory per second, measured; 0: not yet */
-	bool halted;		      /* the VM was halted for the hand-over. ctx: loop */
-	u64 halt_ns;		      /* when that began */
+	struct passed *passed; /* owned, its descriptors borrowed; NULL but in mode local */
+	struct page_set pages; /* still to be sent */
+	struct {
+		u32 nr;
+		struct source_disk {
+			struct device *dev; /* borrowed */
+			const char *path;   /* the same */
+			int fd;		    /* the same */
+			u64 bytes;
+			struct disk_dirty dirty; /* bits are owned. ctx: loop */
+		} list[WIRE_MAX_DISKS];
+		struct page_set pages; /* still to be sent; nothing of it comes after COMMIT */
+		bool tracking;	       /* devices mark in dirty. ctx: loop */
+		bool has_pages;	       /* pages is made; under lock */
+	} disks;		       /* that come along */
+	u64 *bitmap[MEM_MAX_REGIONS];  /* owned; scratch of source_collect */
+	u64 *only[MEM_MAX_REGIONS];    /* owned; mode local: pages of images (4 KiB); NULL: all are sent */
+	bool logging;		       /* the dirty log was switched on for this */
+	u64 collected_ns;	       /* when dirty pages were asked for last */
+	u64 bandwidth;		       /* bytes of memory per second, measured; 0: not yet */
+	bool halted;		       /* the VM was halted for the hand-over. ctx: loop */
+	u64 halt_ns;		       /* when that began */
 	struct buf package;
 	struct buf offer, devices; /* of source_offer */
 
@@ -105,7 +129,7 @@ struct source {
 	bool there;	/* the VM runs at the destination: it says what it misses when the connection was lost */
 	bool serving;	/* pages may be asked for */
 	bool quit;	/* senders are to end */
-	u64 sent_pages, zero_pages, late_pages, requests; /* late: after COMMIT */
+	u64 sent_pages, zero_pages, late_pages, requests; /* of memory and disks; late: after COMMIT */
 
 	pthread_mutex_t push_lock;
 	u32 push_region, push_page; /* where the push goes on */
@@ -148,6 +172,13 @@ static inline bool source_may_postcopy(const struct source *s)
 static inline bool source_sends_pages(const struct source *s)
 {
 	return !s->passed || s->vm->mem.nr_images;
+}
+
+/* What is to be sent of this region, as the wire numbers it, and its number there. */
+static inline struct page_set *source_set(struct source *s, u32 region, u32 *index)
+{
+	*index = region < WIRE_FIRST_DISK ? region : region - WIRE_FIRST_DISK;
+	return region < WIRE_FIRST_DISK ? &s->pages : &s->disks.pages;
 }
 
 /* ---- source.c ---- */
@@ -215,10 +246,10 @@ int source_send_all(struct source *s, enum source_job kind, struct err *e) MUST_
 /* ---- source_batch.c ---- */
 void batch_init(struct sender *b);
 void batch_fini(struct sender *b); /* accepts zeroed */
-/* The pages of the set in [from, end), as far as they go into one frame: taken out of the set and copied. Returns where to go on.
- * ctx: the sender's thread */
-u32 batch_fill(struct sender *b, u32 region, u32 from, u32 end, u32 most);
-/* This page, whether it is in the set or not. ctx: the sender's thread */
+/* The pages of the region's set in [*from, end), as far as they go into one frame: taken out of the set and copied. *from: where to go on.
+ * -EIO and the like: a disk cannot be read. ctx: the sender's thread */
+int batch_fill(struct sender *b, u32 region, u32 *from, u32 end, u32 most, struct err *e) MUST_CHECK;
+/* This page of memory, whether it is in the set or not. ctx: the sender's thread */
 void batch_one(struct sender *b, u32 region, u32 page);
 /* Waits until the bandwidth allows another frame. ctx: the sender's thread */
 void batch_wait_turn(struct source *s);
@@ -239,6 +270,27 @@ int source_send_missing(struct source *s, struct err *e) MUST_CHECK;
 /* What the destination says that it misses becomes the set. */
 int source_receive_missing(struct source *s, struct err *e) MUST_CHECK;
 int source_send_digests(struct source *s, struct err *e) MUST_CHECK;
+
+/* ---- source_disks.c ---- */
+
+/* Which disks come along; copy false: none. -EOPNOTSUPP: one cannot, e says which and why. ctx: loop, lock held; source_disks_fini came
+ * before */
+int source_disks_find(struct source *s, bool copy, struct err *e) MUST_CHECK;
+u64 source_disks_bytes(const struct source *s);
+int source_disks_init(struct source *s, struct err *e) MUST_CHECK; /* after source_pages_init */
+/* Accepts zeroed. Nothing happens while devices still mark. ctx: no sender works */
+void source_disks_fini(struct source *s);
+/* on: all blocks are to be sent, and what is written from now on once more. ctx: loop, or vm_run is over */
+void source_disks_track(struct source *s, bool on);
+void source_disks_collect(struct source *s); /* ctx: loop */
+/* Frame DISKS, if there are any. */
+int source_send_disks(struct source *s, struct err *e) MUST_CHECK;
+/* A page, filled up with zeroes behind the end of the disk. ctx: any */
+int source_read_disk(const struct source *s, u32 disk, u32 page, u8 *to, struct err *e) MUST_CHECK;
+/* Whether the page lies in a hole, which reads as zeroes. x: what the last call has found, zeroed at the beginning of a job and of a disk.
+ * ctx: any */
+bool source_disk_hole(const struct source *s, u32 disk, u32 page, struct disk_extent *x);
+int source_send_disk_digests(struct source *s, struct err *e) MUST_CHECK;
 
 /* ---- source_throttle.c ---- */
 void source_throttle_init(struct source *s);

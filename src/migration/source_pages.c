@@ -63,6 +63,7 @@ int source_collect(struct source *s, struct err *e)
 			s->bitmap[i][w] &= s->only[i][w];
 		page_set_add_bitmap(&s->pages, i, s->bitmap[i], words);
 	}
+	source_disks_collect(s);
 	return ret;
 }
 
@@ -106,6 +107,7 @@ int source_track(struct source *s, struct err *e)
 	if (ret == 0)
 		ret = source_collect(s, e); /* of before: everything in use is sent anyway */
 	page_set_clear(&s->pages);
+	source_disks_track(s, true);
 	s->vm->memory_id = 0; /* the next diff snapshot has nothing to build on */
 	s->collected_ns = clock_host_ns();
 	return ret;
@@ -116,6 +118,7 @@ void source_untrack(struct source *s)
 	struct err e;
 
 	mem_set_moving(&s->vm->mem, false);
+	source_disks_track(s, false);
 	if (s->logging && s->vm->accel->dirty_log(s->vm, false, &e) < 0)
 		log_warn(s->vm->log, "migration: %s", e.msg);
 	s->logging = false;
@@ -274,5 +277,7 @@ int source_send_digests(struct source *s, struct err *e)
 		d->region = i;
 		ret = s->pages.regions[i].nr ? send_region_digests(d, e) : 0;
 	}
+	if (ret == 0)
+		ret = source_send_disk_digests(s, e);
 	return ret == 0 ? wire_send_digests(&s->control, &end, e) : ret;
 }

@@ -41,29 +41,34 @@ static u32 own_page(const struct sender *b, u32 page, u32 *end)
 
 static int send_region(struct sender *b, u32 region, bool paced, struct err *e)
 {
-	struct page_set *set = &b->s->pages;
-	u32 page = 0, end = 0;
+	u32 page = 0, end = 0, index;
+	struct page_set *set = source_set(b->s, region, &index);
 	int ret = 0;
 
+	b->extent = (struct disk_extent){0};
 	while (ret == 0 && !must_quit(b->s)) {
-		page = page < set->regions[region].nr ? page_set_next(set, region, page) : UINT32_MAX;
+		page = page < set->regions[index].nr ? page_set_next(set, index, page) : UINT32_MAX;
 		if (page == UINT32_MAX)
 			return 0;
 		page = own_page(b, page, &end);
 		if (paced)
 			batch_wait_turn(b->s);
-		page = batch_fill(b, region, page, MIN(end, set->regions[region].nr), WIRE_PAGES_PER_FRAME);
-		ret = batch_send(b, e);
+		ret = batch_fill(b, region, &page, MIN(end, set->regions[index].nr), WIRE_PAGES_PER_FRAME, e);
+		if (ret == 0)
+			ret = batch_send(b, e);
 	}
 	return ret;
 }
 
-static int send_own(struct sender *b, bool paced, struct err *e)
+static int send_own(struct sender *b, enum source_job kind, struct err *e)
 {
+	bool memory = kind == JOB_ROUND || kind == JOB_LAST, paced = kind == JOB_ROUND || kind == JOB_DISKS;
 	int ret = 0;
 
-	for (u32 i = 0; ret == 0 && i < b->s->pages.nr_regions; i++)
+	for (u32 i = 0; memory && ret == 0 && i < b->s->pages.nr_regions; i++)
 		ret = send_region(b, i, paced, e);
+	for (u32 i = 0; ret == 0 && i < b->s->disks.nr; i++)
+		ret = send_region(b, WIRE_FIRST_DISK + i, paced, e);
 	return ret;
 }
 
@@ -100,8 +105,9 @@ static int push(struct sender *b, struct err *e)
 	setsockopt(b->channel.fd, SOL_SOCKET, SO_SNDBUF, &(int){PUSH_SNDBUF}, sizeof(int));
 	for (batch_wait_turn(b->s); ret == 0 && !must_quit(b->s) && claim(b->s, &region, &from, &end); batch_wait_turn(b->s)) {
 		while (ret == 0 && from < end) {
-			from = batch_fill(b, region, from, end, SOURCE_PUSH_PAGES);
-			ret = batch_send(b, e);
+			ret = batch_fill(b, region, &from, end, SOURCE_PUSH_PAGES, e);
+			if (ret == 0)
+				ret = batch_send(b, e);
 		}
 	}
 	return ret;
@@ -129,7 +135,7 @@ static int do_job(struct sender *b, enum source_job kind, struct err *e)
 	if (kind == JOB_PUSH)
 		return push(b, e);
 	if (kind != JOB_SYNC)
-		ret = send_own(b, kind == JOB_ROUND, e);
+		ret = send_own(b, kind, e);
 	if (ret < 0)
 		return ret;
 	__atomic_store_n(&b->synced, b->job, __ATOMIC_RELEASE);

@@ -44,6 +44,8 @@ static int offer(struct source *s, struct err *e)
 	int ret = package_measure(s->vm, &o.package_bytes, NULL, 0, e);
 	u64 cap;
 
+	if (ret == 0)
+		ret = source_send_disks(s, e);
 	if (ret == 0 && s->passed)
 		ret = wire_send_passed(&s->control, s->passed, e);
 	if (ret == 0)
@@ -75,9 +77,13 @@ static int set_up(struct source *s, struct err *e)
 	int ret = source_pages_init(s, e);
 
 	if (ret == 0)
+		ret = source_disks_init(s, e);
+	if (ret == 0)
 		ret = source_connect(s, &w, e);
 	if (ret == 0 && w.phase != WIRE_NEW)
 		ret = err_set(e, -EBUSY, "the destination is already at a migration");
+	if (ret == 0 && s->disks.nr && !(w.knows & WIRE_KNOWS_DISKS))
+		ret = err_set(e, -EOPNOTSUPP, "copy_disks: the destination does not know how to take disks, its husk is an older one");
 	if (ret == 0)
 		ret = source_open_senders(s, e);
 	if (ret < 0)
@@ -98,8 +104,9 @@ static int set_up(struct source *s, struct err *e)
 
 /* How a precopy goes. */
 struct progress {
-	u64 dirty, before; /* pages: after the last round, and after the one before it */
-	u32 stalls, throttle;
+	enum source_job kind; /* JOB_ROUND; JOB_DISKS: for a postcopy, which starts when the disks are there */
+	u64 dirty, before;    /* pages: after the last round, and after the one before it */
+	u32 rounds, stalls;
 };
 
 /* Pages that were sent with their data. A destination may say SYNCED while senders still count. */
@@ -110,14 +117,15 @@ static u64 data_pages(const struct source *s)
 	return sent - MIN(sent, zero);
 }
 
-/* Sends the set; the time that it takes tells the bandwidth. */
-static int run_round(struct source *s, struct err *e)
+/* Sends what is dirty; the time that it takes tells the bandwidth. */
+static int run_round(struct source *s, struct progress *p, struct err *e)
 {
 	u64 start_ns = clock_host_ns(), pages = data_pages(s), took, bytes;
-	int ret = source_send_all(s, JOB_ROUND, e);
+	int ret = source_send_all(s, p->kind, e);
 
 	if (ret < 0)
 		return ret;
+	p->rounds++;
 	took = MAX(clock_host_ns() - start_ns, 1);
 	bytes = (MAX(data_pages(s), pages) - pages) * source_page_size(s);
 	if (bytes >= MEASURABLE)
@@ -146,7 +154,7 @@ static int collect(struct source *s, struct progress *p, struct err *e)
 		return ret;
 	s->collected_ns = clock_host_ns();
 	p->before = p->dirty;
-	p->dirty = page_set_count(&s->pages);
+	p->dirty = page_set_count(&s->disks.pages) + (p->kind == JOB_ROUND ? page_set_count(&s->pages) : 0);
 	pthread_mutex_lock(&s->lock);
 	s->status.dirty_bytes_per_sec = (u64)((double)(p->dirty * source_page_size(s)) * NSEC_PER_SEC /
 					      (double)MAX(s->collected_ns - since_ns, 1));
@@ -166,18 +174,20 @@ static int throttle_more(struct source *s, struct err *e)
 	return 0;
 }
 
-/* Rounds do not get shorter. *over: hand over with what is missing. */
-static int stalled(struct source *s, const struct progress *p, bool *over, struct err *e)
+/* Rounds do not get shorter. *postcopy: hand over with what is missing, which disks cannot be. */
+static int stalled(struct source *s, const struct progress *p, bool *postcopy, struct err *e)
 {
 	switch (s->params.stall) {
 	case MIGRATE_STALL_THROTTLE:
 		return source_on_loop(s, throttle_more, e);
 	case MIGRATE_STALL_POSTCOPY:
-		*over = true;
+		if (*postcopy)
+			return source_on_loop(s, throttle_more, e);
+		*postcopy = true;
 		return 0;
 	case MIGRATE_STALL_CANCEL:
 		return err_set(e, -ETIME,
-			       "the guest writes faster than memory can be sent: the downtime would be %llu ms, and %llu ms are allowed",
+			       "the guest writes faster than it can be sent: the downtime would be %llu ms, and %llu ms are allowed",
 			       (unsigned long long)(expected_downtime(s, p->dirty) / NSEC_PER_MSEC),
 			       (unsigned long long)(s->params.max_downtime_ns / NSEC_PER_MSEC));
 	default:
@@ -188,33 +198,33 @@ static int stalled(struct source *s, const struct progress *p, bool *over, struc
 /* A round costs little and makes the halt shorter, as long as each leaves less than half of what the one before left. */
 static bool pays(const struct source *s, const struct progress *p)
 {
-	return s->status.rounds < ROUNDS_THAT_PAY && (!p->before || p->dirty * 2 < p->before) &&
+	return p->rounds < ROUNDS_THAT_PAY && (!p->before || p->dirty * 2 < p->before) &&
 	       expected_downtime(s, p->dirty) > FIXED_DOWNTIME + SHORT_ENOUGH;
 }
 
 /* One round of a precopy and what it leaves. *over: enough of them; *postcopy: with pages missing. */
 static int step(struct source *s, struct progress *p, bool *over, bool *postcopy, struct err *e)
 {
-	int ret = run_round(s, e);
+	int ret = run_round(s, p, e);
 
 	if (ret == 0)
 		ret = collect(s, p, e);
 	if (ret < 0)
 		return ret;
-	*over = s->params.mode == MIGRATE_MODE_HYBRID || (expected_downtime(s, p->dirty) <= s->params.max_downtime_ns && !pays(s, p));
-	if (*over || s->status.rounds < 2)
+	*over = (p->kind == JOB_ROUND && *postcopy) || (expected_downtime(s, p->dirty) <= s->params.max_downtime_ns && !pays(s, p));
+	if (*over || p->rounds < 2)
 		return 0;
 	p->stalls = p->dirty * 3 > p->before * 2 ? p->stalls + 1 : 0;
 	if (p->stalls < MAX_STALLS)
 		return 0;
 	ret = stalled(s, p, postcopy, e);
-	*over = *postcopy;
+	*over = p->kind == JOB_ROUND && *postcopy;
 	return ret;
 }
 
 static int precopy(struct source *s, bool *postcopy, struct err *e)
 {
-	struct progress p = {0};
+	struct progress p = {.kind = JOB_ROUND};
 	bool over = s->params.mode == MIGRATE_MODE_POSTCOPY || !source_sends_pages(s);
 	int ret;
 
@@ -226,6 +236,11 @@ static int precopy(struct source *s, bool *postcopy, struct err *e)
 	if (ret == 0 && over)
 		ret = source_send_all(s, JOB_SYNC, e);
 	while (ret == 0 && !over)
+		ret = step(s, &p, &over, postcopy, e);
+	if (!*postcopy || !s->disks.nr)
+		return ret;
+	p = (struct progress){.kind = JOB_DISKS};
+	for (over = false; ret == 0 && !over;)
 		ret = step(s, &p, &over, postcopy, e);
 	return ret;
 }
@@ -252,6 +267,7 @@ static void give_up(struct source *s, struct err *why)
 	source_say_why(s, FRAME_ABORT, why);
 	source_disconnect(s);
 	source_pages_fini(s);
+	source_disks_fini(s);
 	buf_fini(&s->package);
 	counter_add(cancelled ? &count->cancelled : &count->failed, 1);
 	text = xasprintf("%s; the VM runs on here", why->msg);

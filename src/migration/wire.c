@@ -14,6 +14,8 @@
 #define REQUEST_HEAD 4u
 #define PASSED_HEAD  8u
 #define PASSED_ITEM  (8u + PASSED_NAME)
+#define DISKS_HEAD   8u
+#define DISKS_ITEM   (8u + WIRE_DISK_ID)
 
 static int bad(const struct frame *f, struct err *e, const char *what)
 {
@@ -59,7 +61,7 @@ int wire_get_hello(const struct frame *f, struct wire_hello *h, struct err *e)
 
 int wire_send_welcome(struct channel *c, const struct wire_welcome *w, struct err *e)
 {
-	u8 b[WELCOME_SIZE] = {w->phase};
+	u8 b[WELCOME_SIZE] = {w->phase, w->knows};
 
 	st_le64(b + 8, w->package_cap);
 	st_le64(b + 16, w->missing);
@@ -72,7 +74,8 @@ int wire_get_welcome(const struct frame *f, struct wire_welcome *w, struct err *
 
 	if (ret < 0)
 		return ret;
-	*w = (struct wire_welcome){.phase = f->body[0], .package_cap = ld_le64(f->body + 8), .missing = ld_le64(f->body + 16)};
+	*w = (struct wire_welcome){
+		.phase = f->body[0], .knows = f->body[1], .package_cap = ld_le64(f->body + 8), .missing = ld_le64(f->body + 16)};
 	return w->phase < WIRE_PHASES ? 0 : bad(f, e, "no such phase");
 }
 
@@ -293,6 +296,49 @@ int wire_get_passed(struct channel *c, const struct frame *f, struct passed *p, 
 	}
 	p->nr = nr;
 	c->nr_fds = 0;
+	return 0;
+}
+
+/* ---- DISKS ---- */
+
+int wire_send_disks(struct channel *c, const struct wire_disks *d, struct err *e)
+{
+	u32 len = DISKS_HEAD + d->nr * DISKS_ITEM;
+	auto_free u8 *b = xzalloc(len);
+
+	ASSERT(d->nr >= 1 && d->nr <= WIRE_MAX_DISKS);
+	st_le32(b, d->nr);
+	for (u32 i = 0; i < d->nr; i++) {
+		u8 *at = b + DISKS_HEAD + i * DISKS_ITEM;
+
+		st_le64(at, d->list[i].bytes);
+		memcpy(at + 8, d->list[i].id, WIRE_DISK_ID);
+	}
+	return channel_send_bytes(c, FRAME_DISKS, b, len, e);
+}
+
+int wire_get_disks(const struct frame *f, struct wire_disks *d, struct err *e)
+{
+	u32 nr = f->len >= DISKS_HEAD ? ld_le32(f->body) : 0;
+
+	if (nr < 1 || nr > WIRE_MAX_DISKS || ld_le32(f->body + 4) || f->len != DISKS_HEAD + (u64)nr * DISKS_ITEM)
+		return bad(f, e, "number of disks");
+	for (u32 i = 0; i < nr; i++) {
+		const u8 *at = f->body + DISKS_HEAD + i * DISKS_ITEM;
+		struct wire_disk *to = &d->list[i];
+
+		to->bytes = ld_le64(at);
+		memcpy(to->id, at + 8, WIRE_DISK_ID);
+		if (!*to->id || !memchr(to->id, 0, WIRE_DISK_ID) || !is_text(to->id, strlen(to->id)))
+			return bad(f, e, "name");
+		if (!to->bytes || to->bytes % 512 || to->bytes > INT64_MAX)
+			return bad(f, e, "size of a disk");
+		for (u32 k = 0; k < i; k++) {
+			if (!strcmp(d->list[k].id, to->id))
+				return bad(f, e, "a disk is there twice");
+		}
+	}
+	d->nr = nr;
 	return 0;
 }
 

@@ -25,8 +25,11 @@ struct wire_hello {
 	u8 session[16]; /* random, of the source's migration */
 };
 
+#define WIRE_KNOWS_DISKS 1u /* frame DISKS */
+
 struct wire_welcome {
 	u8 phase;	 /* enum wire_phase */
+	u8 knows;	 /* WIRE_KNOWS_*; 0 of a husk that is older than these */
 	u64 package_cap; /* bytes; what the destination takes */
 	u64 missing;	 /* pages that it has not (phase RUNNING, LOADED) */
 };
@@ -45,12 +48,23 @@ struct wire_offer {
 	u64 devices_len;
 };
 
+#define WIRE_DISK_ID 72u /* bytes, with the zero at the end */
+
+/* In the order of their regions, from WIRE_FIRST_DISK on. */
+struct wire_disks {
+	u32 nr; /* 1..WIRE_MAX_DISKS */
+	struct wire_disk {
+		u64 bytes; /* a multiple of 512, not 0 */
+		char id[WIRE_DISK_ID];
+	} list[WIRE_MAX_DISKS];
+};
+
 enum wire_encoding { WIRE_RAW, WIRE_ZLIB };
 
 /* Pages of one region, ascending. numbers[i] has WIRE_ZERO_PAGE for a page of zeroes, of which there is no data. */
 #define WIRE_ZERO_PAGE BIT(31)
 struct wire_pages {
-	u16 region; /* index in mem.regions */
+	u16 region; /* index in mem.regions, or WIRE_FIRST_DISK + index in wire_disks.list: its last page is filled up with zeroes */
 	u8 encoding;
 	u32 nr; /* 1..WIRE_PAGES_PER_FRAME */
 	u32 numbers[WIRE_PAGES_PER_FRAME];
@@ -93,6 +107,7 @@ int wire_send_request(struct channel *c, const struct wire_request *r, struct er
 int wire_send_digests(struct channel *c, const struct wire_digests *d, struct err *e) MUST_CHECK;
 /* PASSED, with its descriptors. */
 int wire_send_passed(struct channel *c, const struct passed *p, struct err *e) MUST_CHECK;
+int wire_send_disks(struct channel *c, const struct wire_disks *d, struct err *e) MUST_CHECK;
 /* FAIL or ABORT. Best effort: nobody waits for it to arrive. */
 void wire_send_fail(struct channel *c, u16 type, int code, const char *text);
 /* Frames whose body is nr u64: SYNC {round}, SYNCED {round}, ACCEPT {package_cap}, LOADED {ns that the load took}, COMMIT {}, RUNNING {ns
@@ -109,6 +124,7 @@ int wire_get_request(const struct frame *f, struct wire_request *r, struct err *
 int wire_get_digests(const struct frame *f, struct wire_digests *d, struct err *e) MUST_CHECK;
 /* Takes the descriptors that came with it out of the channel; p is empty, and owns them then. */
 int wire_get_passed(struct channel *c, const struct frame *f, struct passed *p, struct err *e) MUST_CHECK;
+int wire_get_disks(const struct frame *f, struct wire_disks *d, struct err *e) MUST_CHECK;
 int wire_get_fail(const struct frame *f, struct wire_fail *out, struct err *e) MUST_CHECK;
 int wire_get_u64(const struct frame *f, u64 *v, u32 nr, struct err *e) MUST_CHECK;
 

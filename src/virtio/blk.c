@@ -177,6 +177,26 @@ static int blk_claim(struct device *dev, bool mine, struct err *e)
 	return blk_file_claim(b->file, mine, dev->vm->handed_over, e);
 }
 
+/* The driver cannot change a read-only one: who wants it at another host puts it there once. */
+static int blk_disk(struct device *dev, struct device_disk *out, struct err *e)
+{
+	const struct virtio_blk *b = to_blk(to_virtio(dev));
+
+	if (b->cfg->is_read_only)
+		return err_set(e, -ENOENT, "drive \"%s\" is read-only", dev->id);
+	*out = (struct device_disk){.path = b->file->p.path, .fd = b->file->fd, .bytes = b->file->size};
+	return 0;
+}
+
+static void blk_disk_track(struct device *dev, struct disk_dirty *d)
+{
+	struct virtio_blk *b = to_blk(to_virtio(dev));
+
+	device_lock(dev);
+	b->dirty = d;
+	device_unlock(dev);
+}
+
 static void blk_resume(struct device *dev)
 {
 	struct virtio_blk *b = to_blk(to_virtio(dev));
@@ -444,6 +464,8 @@ const struct device_class virtio_blk_class = {
 	.quiesce = blk_quiesce,
 	.resume = blk_resume,
 	.claim = blk_claim,
+	.disk = blk_disk,
+	.disk_track = blk_disk_track,
 	.states = blk_states,
 	.cmdline = blk_cmdline,
 };

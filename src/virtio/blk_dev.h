@@ -7,6 +7,7 @@
 #include "virtio/backend/blk_file.h"
 #include "virtio/backend/ratelimit.h"
 #include "virtio/virtio_state.h"
+#include "vmm/disk.h"
 
 /* A discard costs the host the same whatever its length; zeroes may have to be written. One worker does them: keep each short. */
 #define BLK_MAX_DISCARD_SECTORS (1 * GIB / BLK_SECTOR)
@@ -57,7 +58,8 @@ struct virtio_blk {
 	struct blk_io *pool;
 	u32 pool_nr;
 	bool paused;
-	bool limited; /* the last request had to stay in its queue */
+	bool limited;		  /* the last request had to stay in its queue */
+	struct disk_dirty *dirty; /* borrowed; a migration wants to know what is written. NULL: none does */
 	struct log_limit io_log;
 };
 

@@ -283,6 +283,14 @@ bool blk_busy(const struct virtio_dev *vdev)
 	return false;
 }
 
+/* Also what has failed: a part of it may be on the disk. Only what has ended counts, since whoever copies a block before that does so
+ * again. */
+static void mark_written(struct virtio_blk *b, const struct blk_io *io)
+{
+	if (b->dirty && (io->op == BLK_OP_WRITE || io->op == BLK_OP_DISCARD || io->op == BLK_OP_ZERO))
+		disk_mark(b->dirty, io->offset, io->len);
+}
+
 /* ctx: loop */
 void blk_done(void *opaque, struct blk_io *list)
 {
@@ -296,6 +304,7 @@ void blk_done(void *opaque, struct blk_io *list)
 
 		next = io->next;
 		touched |= (u32)BIT(r->q);
+		mark_written(b, io);
 		req_end(b, r, result_status(b, io));
 	}
 	for (u16 q = 0; q < vdev->nr_queues; q++) {

@@ -300,6 +300,20 @@ static int pmem_claim(struct device *dev, bool mine, struct err *e)
 	return blk_file_claim(&to_pmem(to_virtio(dev))->file, mine, dev->vm->handed_over, e);
 }
 
+static int pmem_disk(struct device *dev, struct device_disk *out, struct err *e)
+{
+	const struct virtio_pmem *p = to_pmem(to_virtio(dev));
+
+	(void)out;
+	if (p->cfg->read_only)
+		return err_set(e, -ENOENT, "pmem device \"%s\" is read-only", dev->id);
+	return err_set(
+		e, -EOPNOTSUPP,
+		"pmem device \"%s\" cannot be copied: the guest writes to its file without a word to husk; keep the file where both hosts "
+		"see it, and copy no disks",
+		dev->id);
+}
+
 static void pmem_resume(struct device *dev)
 {
 	struct virtio_pmem *p = to_pmem(to_virtio(dev));
@@ -529,6 +543,7 @@ const struct device_class virtio_pmem_class = {
 	.quiesce = pmem_quiesce,
 	.resume = pmem_resume,
 	.claim = pmem_claim,
+	.disk = pmem_disk,
 	.states = pmem_states,
 	.cmdline = pmem_cmdline,
 };

@@ -151,6 +151,13 @@ static int vub_probe(const void *cfg, struct err *e)
 	return vhost_user_probe(((const struct blk_cfg *)cfg)->socket, e);
 }
 
+static int vub_disk(struct device *dev, struct device_disk *out, struct err *e)
+{
+	(void)out;
+	return err_set(e, -EOPNOTSUPP,
+		       "drive \"%s\" is a vhost-user one: its back end, another process, has the disk, which cannot be copied", dev->id);
+}
+
 static const struct device_op vub_device_ops[] = {
 	{.path = "", .update = vub_update, .status = vub_status, .help = "read the size of the disk again"},
 	{0},
@@ -180,6 +187,7 @@ const struct device_class vhost_user_blk_class = {
 	.destroy = vub_destroy,
 	.quiesce = vhost_user_quiesce,
 	.resume = vhost_user_resume,
+	.disk = vub_disk,
 	.unsaved = "its back end, another process, has part of its state; give the VM a drive with path_on_host instead",
 	.cmdline = vub_cmdline,
 };

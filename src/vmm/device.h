@@ -17,6 +17,8 @@ struct config;
 struct cfg_flag;
 struct device;
 struct device_state; /* state.h */
+struct device_disk;  /* disk.h */
+struct disk_dirty;
 struct json_object;
 struct passed; /* passed.h */
 
@@ -96,6 +98,12 @@ struct device_class {
 	 * device's, for another husk on this host that takes the VM over; create finds them with vm_inherit. -EOPNOTSUPP: that cannot be,
 	 * e says what to do instead. ctx: loop */
 	int (*pass)(struct device *dev, struct passed *out, struct err *e);
+	/* Optional: contents on the host that a migration may have to copy (disk.h). -ENOENT: nothing that the guest can change;
+	 * -EOPNOTSUPP: they cannot be copied, e says why and what to do instead. ctx: loop */
+	int (*disk)(struct device *dev, struct device_disk *out, struct err *e);
+	/* With disk: from now on marks in d what was written, at the latest before quiesce returns; NULL: no more. ctx: loop, or vm_run is
+	 * over */
+	void (*disk_track)(struct device *dev, struct disk_dirty *d);
 	/* What of it goes into snapshots and migration (state.h): NULL-ended, or NULL: nothing, since it has no state. A class that has
 	 * state and cannot save it says why in unsaved ("its process on the host has it"). */
 	const struct device_state *const *states;

@@ -25,7 +25,8 @@ struct migration_counters {
 	u64 paused, recovered;				       /* connections that were lost after COMMIT, and made again */
 	u64 sent_bytes, received_bytes;			       /* of channels, when they are closed */
 	u64 sent_pages, zero_pages, rounds;
-	u64 requests; /* pages that the destination has asked for */
+	u64 sent_disk_pages, received_disk_pages; /* of those, and of received_pages: of disks that come along */
+	u64 requests;				  /* pages that the destination has asked for */
 	u64 received_pages;
 	u64 faults;	      /* pages that somebody had to wait for here */
 	struct latency fault; /* how long */

@@ -242,6 +242,8 @@ static const struct counter_desc migration_counters[] = {
 	MOVES("sent_pages", sent_pages),
 	MOVES("zero_pages", zero_pages),
 	MOVES("received_pages", received_pages),
+	MOVES("sent_disk_pages", sent_disk_pages),
+	MOVES("received_disk_pages", received_disk_pages),
 	MOVES("rounds", rounds),
 	MOVES("request_count", requests),
 	MOVES("fault_count", faults),

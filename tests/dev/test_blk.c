@@ -20,6 +20,7 @@
 #include "tests/dev/patch.h"
 #include "vmm/clock.h"
 #include "vmm/config_table.h"
+#include "vmm/disk.h"
 
 extern const struct device_class virtio_blk_class;
 
@@ -1260,6 +1261,100 @@ static void status_tells_the_image(void **state)
 	json_object_put(out);
 }
 
+/* ---- what a migration wants to know ---- */
+
+/* Exactly these blocks of 4 KiB are marked; none is afterwards. */
+static void expect_dirty(struct disk_dirty *d, u64 first, u64 nr)
+{
+	for (u64 b = 0; b < d->nr; b++) {
+		if ((d->bits[b / 64] >> b % 64 & 1) != (b - first < nr))
+			fail_msg("block %llu of %llu + %llu", (unsigned long long)b, (unsigned long long)first, (unsigned long long)nr);
+	}
+	memset(d->bits, 0, (d->nr + 63) / 64 * 8);
+}
+
+static void written_blocks_are_marked(struct fixture *x, const char *more)
+{
+	u64 bits[DISK_SIZE / 4096 / 64] = {0};
+	struct disk_dirty d = {.nr = DISK_SIZE / 4096, .bits = bits};
+
+	up_with(x, more, FDRV_ALL_FEATURES, 1);
+	assert_int_equal(request(x, VIRTIO_BLK_T_OUT, 0, 4096, 0), VIRTIO_BLK_S_OK);
+	virtio_blk_class.disk_track(x->dev, &d);
+	expect_dirty(&d, 0, 0);
+	assert_int_equal(request(x, VIRTIO_BLK_T_OUT, 8, 4096, 0), VIRTIO_BLK_S_OK);
+	expect_dirty(&d, 1, 1);
+	assert_int_equal(request(x, VIRTIO_BLK_T_OUT, 15, 1024, 0), VIRTIO_BLK_S_OK);
+	expect_dirty(&d, 1, 2);
+	assert_int_equal(request(x, VIRTIO_BLK_T_OUT, SECTORS - 1, 512, 0), VIRTIO_BLK_S_OK);
+	expect_dirty(&d, DISK_SIZE / 4096 - 1, 1);
+	assert_int_equal(request(x, VIRTIO_BLK_T_IN, 0, 0, 8192), VIRTIO_BLK_S_OK);
+	assert_int_equal(request(x, VIRTIO_BLK_T_FLUSH, 0, 0, 0), VIRTIO_BLK_S_OK);
+	assert_int_equal(request(x, VIRTIO_BLK_T_OUT, SECTORS, 512, 0), VIRTIO_BLK_S_IOERR);
+	expect_dirty(&d, 0, 0);
+	assert_int_equal(range_request(x, VIRTIO_BLK_T_DISCARD, 8, 1024, 0), VIRTIO_BLK_S_OK);
+	expect_dirty(&d, 1, 128);
+	assert_int_equal(range_request(x, VIRTIO_BLK_T_WRITE_ZEROES, 7, 2, 0), VIRTIO_BLK_S_OK);
+	expect_dirty(&d, 0, 2);
+	assert_int_equal(range_request(x, VIRTIO_BLK_T_WRITE_ZEROES, 64, 8, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP), VIRTIO_BLK_S_OK);
+	expect_dirty(&d, 8, 1);
+	virtio_blk_class.disk_track(x->dev, NULL);
+	assert_int_equal(request(x, VIRTIO_BLK_T_OUT, 8, 4096, 0), VIRTIO_BLK_S_OK);
+	expect_dirty(&d, 0, 0);
+}
+
+static void sync_written_blocks_are_marked(void **state)
+{
+	written_blocks_are_marked(*state, ", \"cache_type\": \"Writeback\"");
+}
+
+static void async_written_blocks_are_marked(void **state)
+{
+	written_blocks_are_marked(*state, ", \"cache_type\": \"Writeback\", \"io_engine\": \"Async\"");
+}
+
+/* Requests that are under way when somebody begins to look, and when the VM halts: none is missed. */
+static void writes_in_flight_are_marked(struct fixture *x, const char *more)
+{
+	u64 bits[DISK_SIZE / 4096 / 64] = {0}, hdrs = fake_vm_alloc(&x->f, DEPTH * 16, 16);
+	struct disk_dirty d = {.nr = DISK_SIZE / 4096, .bits = bits};
+
+	up_with(x, more, FDRV_ALL_FEATURES, 1);
+	x->d.q[0].polled = true;
+	for (u32 i = 0; i < DEPTH; i++) {
+		struct fbuf out[2] = {{hdrs + i * 16, 16}, {x->data, 4096}}, in = {x->status, 1};
+
+		put_header(x, hdrs + i * 16, VIRTIO_BLK_T_OUT, i * 8);
+		assert_true(fdrv_add(&x->d, 0, out, 2, &in, 1, x));
+	}
+	virtio_blk_class.disk_track(x->dev, &d);
+	fdrv_notify(&x->d, 0);
+	fdrv_sync(&x->d);
+	on_loop(x, virtio_blk_class.quiesce);
+	expect_dirty(&d, 0, DEPTH);
+	virtio_blk_class.disk_track(x->dev, NULL);
+}
+
+static void sync_writes_in_flight_are_marked(void **state)
+{
+	writes_in_flight_are_marked(*state, "");
+}
+
+static void async_writes_in_flight_are_marked(void **state)
+{
+	writes_in_flight_are_marked(*state, ", \"io_engine\": \"Async\"");
+}
+
+static void a_read_only_disk_is_not_copied(void **state)
+{
+	struct fixture *x = *state;
+	struct device_disk disk;
+	struct err e;
+
+	up_with(x, ", \"is_read_only\": true", FDRV_ALL_FEATURES, 1);
+	assert_int_equal(virtio_blk_class.disk(x->dev, &disk, &e), -ENOENT);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -1326,6 +1421,11 @@ int main(void)
 		T(async_io_in_flight_ends_in_the_old_image),
 		T(a_paused_drive_stays_paused_when_its_image_changes),
 		T(status_tells_the_image),
+		T(sync_written_blocks_are_marked),
+		T(async_written_blocks_are_marked),
+		T(sync_writes_in_flight_are_marked),
+		T(async_writes_in_flight_are_marked),
+		T(a_read_only_disk_is_not_copied),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,7 +14,7 @@ import zlib
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 TYPES = dict(enumerate("- HELLO WELCOME FAIL OFFER ACCEPT PAGES SYNC SYNCED MISSING PACKAGE LOADED COMMIT RUNNING REQUEST DONE RELEASE PING PONG RESUME "
-                       "ABORT DIGESTS VERIFIED BYE".split()))
+                       "ABORT DIGESTS VERIFIED BYE PASSED DISKS".split()))
 HEADER = struct.Struct("<IHHIIQQ")  # magic, type, flags, epoch, CRC, number, length
 CAPS = {"OFFER": 2 << 20, "PAGES": (2 << 20) + (16 << 10), "PACKAGE": 64 << 20}
 PIECE = 1 << 18

@@ -19,6 +19,10 @@
 #define FIRST_LATE  ((u32)(MOVE_AREA / PAGE)) /* pages that come after the package, in a postcopy */
 #define NR_LATE	    500u
 
+#ifndef MODEL_MORE
+#define MODEL_MORE ",\"entropy\":{}" /* what it has: further sections of its configuration */
+#endif
+
 /* Of the VM that is sent. */
 static struct model {
 	struct move_dir dir;
@@ -34,7 +38,7 @@ static int model_make(void **state)
 
 	(void)state;
 	move_dir_make(&model.dir);
-	mover_boot(&model.vm, &model.dir, "tcg", 2, ",\"entropy\":{}");
+	mover_boot(&model.vm, &model.dir, "tcg", 2, MODEL_MORE);
 	if (package_describe(&model.vm.vm, info, &e) < 0 || package_save_offer(&model.vm.vm, info, &model.offer, &model.devices, &e) < 0 ||
 	    package_save(&model.vm.vm, info, PACKAGE_SOFT_CAP, &model.package, &e) < 0)
 		move_die("model", &e);

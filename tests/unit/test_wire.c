@@ -67,7 +67,7 @@ static void crc_agrees_with_its_definition_at_every_length(void **state)
 static void every_body_comes_back_as_it_was_sent(void **state)
 {
 	struct wire_hello h = {.version = WIRE_VERSION, .role = WIRE_BULK, .index = 2, .nr_bulk = 3, .session = "0123456789abcde"}, h2;
-	struct wire_welcome w = {.phase = WIRE_RUNNING, .package_cap = 77, .missing = 5}, w2;
+	struct wire_welcome w = {.phase = WIRE_RUNNING, .package_cap = 77, .missing = 5, .knows = WIRE_KNOWS_DISKS}, w2;
 	struct wire_offer o = {.flags = OFFER_VERIFY,
 			       .package_bytes = 9,
 			       .page_shift = 12,
@@ -94,7 +94,7 @@ static void every_body_comes_back_as_it_was_sent(void **state)
 	assert_int_equal(channel_receive(&t.b, &f, 0, &e) | wire_get_hello(&f, &h2, &e), 0);
 	assert_memory_equal(&h, &h2, sizeof(h));
 	assert_int_equal(channel_receive(&t.b, &f, 0, &e) | wire_get_welcome(&f, &w2, &e), 0);
-	assert_true(w2.phase == w.phase && w2.package_cap == 77 && w2.missing == 5);
+	assert_true(w2.phase == w.phase && w2.package_cap == 77 && w2.missing == 5 && w2.knows == WIRE_KNOWS_DISKS);
 	assert_int_equal(channel_receive(&t.b, &f, 0, &e) | wire_get_offer(&f, &o2, &e), 0);
 	assert_true(o2.package_len == 4 && !memcmp(o2.package, "pack", 4) && o2.devices_len == 6 && o2.flags == OFFER_VERIFY);
 	assert_int_equal(channel_receive(&t.b, &f, 0, &e) | wire_get_pages(&f, &p2, &e), 0);
@@ -109,6 +109,40 @@ static void every_body_comes_back_as_it_was_sent(void **state)
 	assert_int_equal(fail.code, -ENOSPC);
 	assert_string_equal(fail.text, "no room?[2J");
 	assert_int_equal(channel_receive(&t.b, &f, 0, &e), -EAGAIN);
+	close_pair(&t);
+}
+
+/* Bytes are WIRE.md's; what a peer may not say is refused. */
+static void disks_come_with_their_sizes(void **state)
+{
+	static const char layout[] = "\2\0\0\0\0\0\0\0" /* n, 0 */
+				     "\0\6\0\0\0\0\0\0rootfs";
+	auto_free struct wire_disks *d = xzalloc(sizeof(*d)), *d2 = xzalloc(sizeof(*d2));
+	u8 body[8 + 65 * 80] = {0};
+	struct pair t;
+	struct frame f;
+	struct err e;
+
+	(void)state;
+	open_pair(&t);
+	*d = (struct wire_disks){.nr = 2, .list = {{.bytes = 1536, .id = "rootfs"}, {.bytes = INT64_MAX & ~511ull, .id = "data"}}};
+	assert_int_equal(wire_send_disks(&t.a, d, &e) | channel_receive(&t.b, &f, 0, &e), 0);
+	assert_int_equal(f.type, FRAME_DISKS);
+	assert_int_equal(f.len, 8 + 2 * 80);
+	assert_memory_equal(f.body, layout, sizeof(layout));
+	assert_int_equal(wire_get_disks(&f, d2, &e), 0);
+	assert_memory_equal(d, d2, sizeof(*d));
+	for (u32 nr = 0; nr <= 65; nr++) {
+		st_le32(body, nr);
+		for (u32 i = 0; i < nr; i++) {
+			st_le64(body + 8 + i * 80, 512);
+			body[16 + i * 80] = (u8)('!' + i);
+		}
+		for (s64 off = -1; off <= 1; off++) {
+			f = (struct frame){.type = FRAME_DISKS, .len = (u64)(8 + nr * 80 + off), .body = body};
+			assert_int_equal(wire_get_disks(&f, d2, &e), off == 0 && nr >= 1 && nr <= 64 ? 0 : -EPROTO);
+		}
+	}
 	close_pair(&t);
 }
 
@@ -419,6 +453,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(crc_agrees_with_its_definition_at_every_length),
 		cmocka_unit_test(every_body_comes_back_as_it_was_sent),
+		cmocka_unit_test(disks_come_with_their_sizes),
 		cmocka_unit_test(descriptors_come_with_their_names),
 		cmocka_unit_test(caps_hold_at_one_below_and_one_above),
 		cmocka_unit_test(an_announced_4_gib_costs_no_memory),
