@@ -9,6 +9,7 @@
 
 #include "arch/aarch64/arm.h"
 #include "arch/aarch64/image.h"
+#include "vmm/base/buf.h"
 #include "vmm/config.h"
 #include "vmm/machine.h"
 
@@ -144,6 +145,28 @@ static int write_fdt(struct boot *b, struct err *e)
 		return err_errno(e, "cannot get random bytes for the kernel");
 	ret = arm_fdt_build(&plan, fdt, ARM_FDT_SIZE, &len, e);
 	return ret < 0 ? ret : mem_write(&vm->mem, b->fdt_gpa, fdt, len);
+}
+
+int machine_dtb(const struct config *c, struct buf *out, struct err *e)
+{
+	struct arm_fdt_plan plan = {
+		.nr_vcpus = (u32)c->machine->vcpu_count,
+		.bootargs = c->boot->boot_args ? c->boot->boot_args : DEFAULT_ARGS,
+	};
+	auto_free void *fdt = xzalloc(ARM_FDT_SIZE);
+	size_t len;
+	int ret;
+
+	for (u32 i = 0; device_classes[i]; i++)
+		plan.nr_slots += device_classes[i]->mmio_slot ? c->devices[i].nr : 0;
+	if (plan.nr_slots > ARM_VIRTIO_SLOTS)
+		return err_set(e, -ENOSPC, "this machine has room for %u virtio devices; take some out of the configuration",
+			       ARM_VIRTIO_SLOTS);
+	plan.nr_ranges = machine_memory_map(c->machine->mem_size_mib * MIB, plan.ranges);
+	ret = arm_fdt_build(&plan, fdt, ARM_FDT_SIZE, &len, e);
+	if (ret == 0)
+		buf_put(out, fdt, len);
+	return ret;
 }
 
 /* EL1 with the MMU off and interrupts masked; the first has the device tree in x0, the others wait for PSCI. */
