@@ -8,6 +8,8 @@ In the host: husk, busybox, /guest/vmlinuz-V and /guest/initrd-V.img (tools/mkgu
 library. HUSK names another binary, HUSK_GUEST_ARM64 the directory of the images.
 """
 import argparse
+import glob
+import lzma
 import os
 import re
 import shlex
@@ -56,6 +58,9 @@ def initramfs(husk, command, files):
         if v in command:
             for name in ("vmlinuz-" + v, "initrd-%s.img" % v):
                 c.file(os.path.join(GUEST, name), "guest/" + name)
+    for path in sorted(glob.glob(os.path.join(GUEST, "kernel-6.12/lib/modules/*/kernel/drivers/net/tun.ko*"))):
+        blob = open(path, "rb").read()
+        c.data("modules/tun.ko", lzma.decompress(blob) if path.endswith(".xz") else blob)
     for f in files:
         c.file(f, "files/" + os.path.basename(f))
     c.data("command", command.encode() + b"\n")
