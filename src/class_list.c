@@ -6,10 +6,9 @@
 #include "vmm/device.h"
 
 #define DEVICE_CLASSES(X) \
+	HUSK_MACHINE_CLASSES(X) \
 	X(boot_timer) \
-	X(i8042) \
 	X(pvpanic) \
-	X(rtc_cmos) \
 	X(uart16550) \
 	X(vmgenid) \
 	X(virtio_balloon) \

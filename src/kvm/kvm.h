@@ -4,8 +4,8 @@
  *   vm->accel_data ─> struct kvm_vm    /dev/kvm, VM descriptor, dirty log
  *   vcpu->accel    ─> struct kvm_vcpu  vCPU descriptor, shared kvm_run page, dirty ring
  *
- * Files without an architecture in their name serve every architecture; kvm_arch_* is what each one adds (kvm_x86*.c), picked by meson.
- * Functions return 0 or -errno with e filled, unless said otherwise.
+ * Files without an architecture in their name serve every architecture; kvm_arch_* is what each one adds (kvm_x86*.c, kvm_arm*.c), picked
+ * by meson. Functions return 0 or -errno with e filled, unless said otherwise.
  */
 #ifndef HUSK_KVM_H
 #define HUSK_KVM_H
@@ -71,7 +71,7 @@ extern const struct accel_ops kvm_accel_ops;
 int kvm_cap(const struct kvm_vm *kv, int cap);
 int kvm_enable_cap(const struct kvm_vm *kv, u32 cap, u64 arg, const char *name, struct err *e) MUST_CHECK;
 
-/* kvm_sandbox.c: requests of ioctl while the guest runs, 0-ended */
+/* kvm_<arch>_sandbox.c: requests of ioctl while the guest runs, 0-ended */
 extern const u32 kvm_vcpu_ioctls[], kvm_loop_ioctls[];
 
 /* kvm_vcpu.c: see accel.h */
@@ -103,6 +103,8 @@ int kvm_ioeventfd(struct vm *vm, int fd, u64 addr, u32 len, u64 value, bool add,
 extern const struct kvm_need kvm_arch_needs[]; /* ends with name NULL */
 /* Is this KVM good for running a system, or does it only emulate? fd is /dev/kvm. */
 int kvm_arch_selftest(int fd, struct err *e);
+/* The number that KVM_IRQ_LINE has for a line of the machine. */
+u32 kvm_arch_irq(u32 gsi);
 /* Address space set-up and interrupt chips of a fresh VM. */
 int kvm_arch_vm_init(struct kvm_vm *kv, struct err *e);
 void kvm_arch_vm_fini(struct kvm_vm *kv);

@@ -5,7 +5,7 @@
 
 void kvm_irq_line(struct vm *vm, u32 gsi, bool level)
 {
-	struct kvm_irq_level irq = {.irq = gsi, .level = level};
+	struct kvm_irq_level irq = {.irq = kvm_arch_irq(gsi), .level = level};
 
 	if (ioctl(kvm_vm_of(vm)->fd, KVM_IRQ_LINE, &irq) < 0)
 		log_error(vm->log, "KVM cannot set interrupt line %u: %m", gsi);

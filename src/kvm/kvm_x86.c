@@ -140,6 +140,12 @@ void kvm_arch_clock_stopped(struct kvm_vcpu *kc)
 	(void)ioctl(kc->fd, KVM_KVMCLOCK_CTRL, 0);
 }
 
+/* KVM's numbers are pins of the IOAPIC, and so are husk's. */
+u32 kvm_arch_irq(u32 gsi)
+{
+	return gsi;
+}
+
 /* The bytes at a guest virtual address, as hex in text (3 per byte); empty when it is not mapped. */
 static void fetch_insn(struct vcpu *v, u64 linear, char *text, size_t size)
 {

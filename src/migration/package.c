@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "config.h"
 #include "vmm/vm.h"
 
 static const struct state_field region_fields[] = {

@@ -22,11 +22,7 @@
 
 #define SECTION_OPTIONAL 1u /* SECTION_FLAGS */
 
-#ifdef __x86_64__
-#define PACKAGE_ARCH "x86_64"
-#else
-#define PACKAGE_ARCH "aarch64"
-#endif
+#define PACKAGE_ARCH HUSK_ARCH /* config.h */
 
 #define PACKAGE_NAME_SIZE     64 /* of a section's name, with the NUL */
 #define PACKAGE_INSTANCE_SIZE 96

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config.h"
 #include "migration/package_impl.h"
 #include "vmm/vm.h"
 

@@ -11,6 +11,8 @@
 #include "vmm/vcpu.h"
 
 struct arch_cpu_caps;
+struct buf;
+struct config;
 struct chip_state;
 struct state_section;
 struct state_table;
@@ -27,6 +29,9 @@ void machine_fini(struct vm *vm);
 int machine_slot(struct vm *vm, struct dev_slot *slot, struct err *e) MUST_CHECK;
 /* Loads kernel and initrd, writes tables, sets the canonical state of all vCPUs (cpu_state) to the start of the boot. */
 int machine_boot(struct vm *vm, struct err *e) MUST_CHECK;
+/* Appends the device tree of the machine that c describes, as a guest without boot files would get it: no initrd, no seed, and the command
+ * line without what devices add. -EOPNOTSUPP: this architecture has none. ctx: any */
+int machine_dtb(const struct config *c, struct buf *out, struct err *e) MUST_CHECK;
 /* Asks the guest to shut down (power button). ctx: loop */
 void machine_power_button(struct vm *vm);
 

@@ -126,3 +126,10 @@ void machine_power_button(struct vm *vm)
 {
 	irq_pulse(&vm->machine->power_button);
 }
+
+int machine_dtb(const struct config *c, struct buf *out, struct err *e)
+{
+	(void)c;
+	(void)out;
+	return err_set(e, -EOPNOTSUPP, "an x86-64 machine is described by ACPI tables; there is no device tree");
+}

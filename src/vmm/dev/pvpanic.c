@@ -1,6 +1,6 @@
 /*
- * pvpanic.c: one port through which a guest's kernel says that it panicked, or that it shuts down (QEMU docs/specs/pvpanic). A guest
- * without ACPI sleep states ends the VM this way instead of halting for ever.
+ * pvpanic.c: one port, or byte of MMIO, through which a guest's kernel says that it panicked, or that it shuts down (QEMU
+ * docs/specs/pvpanic). A guest without ACPI sleep states ends the VM this way instead of halting for ever.
  */
 #include <stdlib.h>
 
@@ -52,7 +52,10 @@ static int pvpanic_create(struct vm *vm, const struct device_class *cls, const v
 
 	(void)cfg;
 	device_init(dev, vm, cls, cls->name, slot);
-	ret = bus_add(vm, BUS_PIO, slot->pio_base, slot->pio_len, dev, &pvpanic_ops, e);
+	if (slot->pio_len)
+		ret = bus_add(vm, BUS_PIO, slot->pio_base, slot->pio_len, dev, &pvpanic_ops, e);
+	else
+		ret = bus_add(vm, BUS_MMIO, slot->mmio_base, slot->mmio_len, dev, &pvpanic_ops, e);
 	if (ret < 0) {
 		pvpanic_destroy(dev);
 		return ret;
