@@ -500,7 +500,7 @@ static void another_machine_is_refused_by_field(void **state)
 	assert_int_equal(package_describe(&a.vm, info, &e), 0);
 	for (u32 i = 0; i < 6; i++) {
 		static const char *const messages[] = {
-			"section vm: field arch: the state is that of a VM for pdp11, and this husk runs " HUSK_ARCH,
+			("section vm: field arch: the state is that of a VM for pdp11, and this husk runs " HUSK_ARCH),
 			"section vm: field nr_vcpus: 3, and the VM of this configuration has 2",
 			"section vm: field regions[0]: the VM of this configuration has 0x800000 bytes of memory at 0x0 there",
 			"section vm: field regions: 2 of them, and the VM of this configuration has 1",
