@@ -42,6 +42,11 @@ static void prepare(struct loop_work *w)
 {
 	struct tcg_code *k = container_of(w, struct tcg_code, prepare);
 
+	if (!k->populated) {
+		k->populated = true;
+		populate(k->hash, 0, BIT(UNIT_HASH_BITS), sizeof(*k->hash));
+		populate(k->ids, 0, UNIT_ID_CACHE, sizeof(*k->ids));
+	}
 	for (u32 i = 0; i < ARRAY_SIZE(k->cur); i++) {
 		struct code_chunk *ch;
 		u32 n, from, to;
