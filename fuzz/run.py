@@ -25,7 +25,7 @@ FUZZ = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("HUSK_FUZZ_CACHE", Path.home() / ".cache" / "husk-fuzz"))
 SECONDS = float(os.environ.get("HUSK_FUZZ_SECONDS", 3600))
 SLICE = 120  # seconds of one process
-MAX_LEN = {"config": 4000, "gdb": 4000, "http": 4000, "mmds": 2000}  # bytes of an input; others: 600
+MAX_LEN = {"config": 4000, "gdb": 4000, "http": 4000, "mmds": 2000, "package": 20000}  # bytes of an input; others: 600
 LIMITS = ["-rss_limit_mb=2048", "-timeout=60"]
 ENV = {**os.environ, "ASAN_OPTIONS": "abort_on_error=1:detect_leaks=1", "UBSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:print_stacktrace=1"}
 
