@@ -43,9 +43,9 @@ def tsc_khz():
     return Builder().tsc_khz()
 
 
-def qemu(kernel, initrd, cmdline, memory=1024, cpus=1, drive=None, cpu="max"):
+def qemu(kernel, initrd, cmdline, memory=1024, cpus=1, drive=None, cpu="max", machine="microvm,rtc=on"):
     usr = guest_file("emulator", "tools/mkguest --only emulator") / "usr"
-    cmd = [usr / "bin" / "qemu-system-x86_64", "-L", usr / "share" / "qemu", "-L", usr / "share" / "seabios", "-M", "microvm,rtc=on",
+    cmd = [usr / "bin" / "qemu-system-x86_64", "-L", usr / "share" / "qemu", "-L", usr / "share" / "seabios", "-M", machine,
            "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", cpus, "-m", memory, "-nodefaults", "-no-user-config", "-display", "none",
            "-no-reboot", "-serial", "stdio", "-kernel", kernel, "-initrd", initrd, "-append", cmdline]
     if drive:

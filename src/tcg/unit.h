@@ -102,7 +102,7 @@ struct tcg_code {
 	u8 *rw, *rx; /* the two mappings */
 	u64 size;
 	u32 thunks_end, chunk_size;
-	bool populated; /* hash and ids have memory, too: loop */
+	bool populated;		  /* hash and ids have memory, too: loop */
 	struct loop_work prepare; /* the loop gives memory to the chunks, while the vCPU goes on: cache_prepare */
 	u32 cur[2];		  /* chunk that is being filled: with translations, with copies */
 	struct code_chunk chunks[CODE_CHUNKS];
