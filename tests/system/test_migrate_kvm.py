@@ -7,6 +7,7 @@ import pytest
 
 from local_guest import local_guest  # noqa: F401
 from migrate_vm import movers, until  # noqa: F401
+from snapshot_vm import TICKS
 from test_snapshot_kvm import common, config  # noqa: F401
 
 MODES = {1: ["precopy", "postcopy", "local"], 2: ["hybrid", "local", "local"]}
@@ -32,7 +33,7 @@ def in_order(consoles):
 
 @pytest.mark.parametrize("cpus", [1, 2])
 def test_a_guest_moves_under_kvm(host, cpus):
-    host.put(json.dumps(config(cpus, None, "/husk/guest")).encode(), "/tmp/mig.json")
+    host.put(json.dumps(config(TICKS, cpus=cpus)).encode(), "/tmp/mig.json")
     script = SHELL + "begin 0 husk run /tmp/mig.json; ticks 0\n"
     modes = MODES[cpus]
     for n, mode in enumerate(modes):
@@ -53,7 +54,7 @@ def test_a_guest_moves_under_kvm(host, cpus):
 
 
 def test_a_guest_moves_from_kvm_to_tcg_and_back(host, movers, common):  # noqa: F811
-    host.put(json.dumps(config(1, common, "/husk/guest")).encode(), "/tmp/mig.json")
+    host.put(json.dumps(config(TICKS, template=common)).encode(), "/tmp/mig.json")
     host.run(SHELL + "begin 0 husk run /tmp/mig.json; ticks 0", timeout=120, check=True)
     here = movers.waiting("tcp:127.0.0.1:0", timeout_ms=30000)
     port = here.address.rpartition(":")[2]

@@ -1,6 +1,4 @@
 """Devices of real guests across snapshots, under tcg on this machine: nothing written is lost, a TCP connection goes on, entropy and console answer."""
-import base64
-import json
 import os
 import re
 import socket
@@ -146,47 +144,3 @@ def test_debian_goes_on_through_many_snapshots(machines, tap, tmp_path):  # noqa
     assert not lines.error
     check = subprocess.run(f"/sbin/e2fsck -fy {disk}; /sbin/e2fsck -fn {disk}", shell=True, capture_output=True, text=True)
     assert check.returncode == 0, check.stdout
-
-
-# The same in the nested host: `stop FOLDER COMMAND...` runs husk until all have made progress, and leaves the halted guest in FOLDER.
-STOP = """
-stop() {
- dir=$1; shift; rm -f /tmp/dev.sock
- "$@" --api-sock /tmp/dev.sock </dev/null >/tmp/dev.out 2>/tmp/dev.err & p=$!
- i=0
- until [ $(grep -c "^disk" /tmp/dev.out) -ge 1 -a $(grep -c "^tcp" /tmp/dev.out) -ge 1 -a $(grep -c "^rng" /tmp/dev.out) -ge 1 ] || [ $i -ge 1000 ]; do
-  sleep 0.2; i=$((i+1)); kill -0 $p || break
- done
- ping -c 1 -W 20 172.31.77.2 >/dev/null || echo WRONG ping
- husk ctl /tmp/dev.sock snapshot $dir --keep-paused >/dev/null; echo rc $?
- kill $p; wait $p
- cat /tmp/dev.out; head -c 2000 /tmp/dev.err
-}
-"""
-
-
-@pytest.fixture
-def nested_tap(host):
-    host.run("ip tuntap add tap0 mode tap && ip addr add 172.31.77.1/24 dev tap0 && ip link set tap0 up", check=True)
-    yield "tap0"
-    host.run("ip link del tap0", check=True)
-
-
-def test_work_on_all_devices_goes_on_under_kvm(host, nested_tap):
-    words = "console=ttyS0 quiet cryptomgr.notests mitigations=off husk.exec=" + \
-        base64.urlsafe_b64encode((MOUNT + DISK.replace("262144", "16384") + TCP + RANDOM + "sleep 10000").encode()).decode()
-    host.run("husk cpu-template common >/tmp/common.json; rm -rf /tmp/dev[0-9]*; truncate -s 64M /tmp/data.img && mkfs.ext4 -q -F /tmp/data.img", check=True)
-    host.put(json.dumps({
-        "boot-source": {"kernel_image_path": "/husk/guest/vmlinuz-6.12", "initrd_path": "/husk/guest/initrd-6.12.img", "boot_args": words},
-        "machine-config": {"vcpu_count": 1, "mem_size_mib": 96}, "cpu-config": json.loads(host.get("/tmp/common.json")),
-        "drives": [{"drive_id": "data", "path_on_host": "/tmp/data.img", "is_root_device": False, "io_engine": "Async"}],
-        "network-interfaces": [{"iface_id": "eth0", "host_dev_name": "tap0"}], "entropy": {}}).encode(), "/tmp/dev.json")
-    lines = "n=0; while true; do n=$((n+1)); echo $n xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; sleep 0.02; done | nc -l -p 9001"
-    with host.popen(lines):
-        command = "husk run /tmp/dev.json --accelerator kvm"
-        for number, to in enumerate(["kvm", "kvm", None]):
-            out = host.run(f"{STOP}\nstop /tmp/dev{number} {command}; rm -rf /tmp/dev{number - 1}", timeout=400).stdout.replace("\r", "")
-            assert "\nrc 0" in "\n" + out and not re.search(r"WRONG|error|BUG|Call Trace|stall|corrupt", out), (number, out[-3000:])
-            command = f"husk run --restore /tmp/dev{number} --accelerator {to}"
-    check = host.run("e2fsck -fy /tmp/data.img >/dev/null; e2fsck -fn /tmp/data.img; rm -rf /tmp/dev[0-9]* /tmp/data.img")
-    assert check.rc == 0 or "not found" in check.stderr, check.stdout

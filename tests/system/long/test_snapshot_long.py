@@ -3,4 +3,4 @@ from local_guest import local_guest, tap  # noqa: F401
 from test_snapshot_crash import *  # noqa: F401,F403
 from test_snapshot_crash import machines, start  # noqa: F401
 from test_snapshot_journey import test_everything_goes_on_through_stop_after_stop  # noqa: F401
-from test_snapshot_kvm import common, test_a_guest_goes_from_kvm_to_tcg_and_back, test_a_guest_goes_on_under_kvm  # noqa: F401
+from test_snapshot_kvm import *  # noqa: F401,F403
