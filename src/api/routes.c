@@ -103,6 +103,11 @@ static const struct cfg_field load_fields[] = {
 	 .sub = &drive_body,
 	 .extension = true,
 	 .help = "Other files for drives than those saved."},
+	{.key = "keep_generation_id",
+	 .type = CFG_BOOL,
+	 .dflt = "false",
+	 .extension = true,
+	 .help = "No new VM generation ID: no other VM goes on from this snapshot."},
 	{.key = "eager", .type = CFG_BOOL, .dflt = "false", .extension = true, .help = "Read all memory before the VM runs."},
 	{.key = "working_set", .type = CFG_OBJ, .sub = &working_set_body, .extension = true, .help = "The pages that a VM uses first."},
 };

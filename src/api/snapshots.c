@@ -132,6 +132,7 @@ static int open_snapshot(const struct api_call *call, struct snapshot **out, str
 		.resume = is_true(call, "resume_vm"),
 		.track_dirty = is_true(call, "track_dirty_pages") || is_true(call, "enable_diff_snapshots"),
 		.clock_realtime = is_true(call, "clock_realtime"),
+		.keep_generation = is_true(call, "keep_generation_id"),
 		.huge_pages = huge && strcmp(huge, "Snapshot") != 0 ? huge : NULL,
 		.vsock_path = text_of(field(call, "vsock_override"), "uds_path"),
 	};

@@ -17,7 +17,7 @@ struct restore_flags {
 	const char *dir;		  /* borrowed from argv, or NULL: no restore */
 	const char *receive;		  /* the same: address at which another husk brings the VM */
 	const char *working_set, *record; /* files; NULL: none */
-	bool paused, eager, clock_realtime;
+	bool paused, eager, clock_realtime, keep_generation;
 };
 
 struct tls_identity;

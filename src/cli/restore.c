@@ -10,8 +10,8 @@
 #include "migration/dest.h"
 #include "migration/snapshot.h"
 
-const char *const restore_flag_names[] = {"restore", "paused", "eager", "clock-realtime", "working-set", "record-working-set",
-					  "receive", NULL};
+const char *const restore_flag_names[] = {
+	"restore", "paused", "eager", "clock-realtime", "keep-generation-id", "working-set", "record-working-set", "receive", NULL};
 
 bool restore_take_flag(struct restore_flags *f, struct args *a, int *r, struct err *e)
 {
@@ -20,10 +20,11 @@ bool restore_take_flag(struct restore_flags *f, struct args *a, int *r, struct e
 			    : !strcmp(a->name, "working-set")	     ? &f->working_set
 			    : !strcmp(a->name, "record-working-set") ? &f->record
 								     : NULL;
-	bool *on = !strcmp(a->name, "paused")		? &f->paused
-		   : !strcmp(a->name, "eager")		? &f->eager
-		   : !strcmp(a->name, "clock-realtime") ? &f->clock_realtime
-							: NULL;
+	bool *on = !strcmp(a->name, "paused")		    ? &f->paused
+		   : !strcmp(a->name, "eager")		    ? &f->eager
+		   : !strcmp(a->name, "clock-realtime")	    ? &f->clock_realtime
+		   : !strcmp(a->name, "keep-generation-id") ? &f->keep_generation
+							    : NULL;
 
 	if (text)
 		*r = (*text = args_value(a, e)) ? 0 : -EINVAL;
@@ -36,7 +37,7 @@ bool restore_take_flag(struct restore_flags *f, struct args *a, int *r, struct e
 
 bool restore_wanted(const struct restore_flags *f)
 {
-	return f->working_set || f->record || f->paused || f->eager || f->clock_realtime;
+	return f->working_set || f->record || f->paused || f->eager || f->clock_realtime || f->keep_generation;
 }
 
 void restore_flags_help(FILE *out)
@@ -49,6 +50,7 @@ void restore_flags_help(FILE *out)
 	      "  --paused                It stays paused until husk ctl SOCKET resume\n"
 	      "  --eager                 Reads all memory first, not when it is touched\n"
 	      "  --clock-realtime        The guest's clocks jump over the time that it was on disk\n"
+	      "  --keep-generation-id    No new VM generation ID: this VM alone goes on from the snapshot\n"
 	      "  --record-working-set FILE  Writes down which pages it touches first\n"
 	      "  --working-set FILE      Reads these ahead\n",
 	      out);
@@ -120,6 +122,7 @@ static int open_with(const struct invocation *inv, const struct overrides *o, st
 		.resume = !inv->restore.paused,
 		.track_dirty = o->track_dirty,
 		.clock_realtime = inv->restore.clock_realtime,
+		.keep_generation = inv->restore.keep_generation,
 		.nets = o->nets,
 		.drives = o->drives,
 		.nr_nets = o->nr_nets,
@@ -155,7 +158,7 @@ int restore_receive(const struct invocation *inv, struct log *log, struct dest *
 
 	*own = json_object_new_object();
 	r = take_flags(inv, &o, *own, e);
-	if (r == 0 && (f->dir || f->working_set || f->record || f->eager || f->clock_realtime))
+	if (r == 0 && (f->dir || f->working_set || f->record || f->eager || f->clock_realtime || f->keep_generation))
 		r = err_set(e, -EINVAL, "with --receive there can be --paused, and flags of the process; the VM comes from the other husk");
 	if (r == 0) {
 		struct dest_params p = {

@@ -51,6 +51,7 @@ struct snapshot_load {
 	bool resume, track_dirty;
 	const char *huge_pages; /* of machine-config; NULL: as saved */
 	bool clock_realtime;	/* the guest's clocks jump over the time that it was on disk */
+	bool keep_generation;	/* no new VM generation ID: no other VM goes on from this snapshot */
 	const struct snapshot_override *nets, *drives;
 	u32 nr_nets, nr_drives;
 	const char *vsock_path;	      /* NULL: as saved */

@@ -237,6 +237,7 @@ int snapshot_open(struct snapshot **out, const struct snapshot_load *req, struct
 		.origin = VM_RESTORED,
 		.paused = !req->resume,
 		.realtime = req->clock_realtime,
+		.keep_generation = req->keep_generation,
 		.opaque = s,
 		.memory = restore_memory,
 		.state = restore_state,

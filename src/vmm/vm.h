@@ -56,6 +56,7 @@ struct vm_restore {
 	bool paused;	       /* vm_run leaves the vCPUs parked until vm_resume */
 	u64 host_tsc_khz;      /* rate of this host's TSC, when it is known from before; else 0 */
 	bool realtime;	       /* the guest's clocks advance by the wall-clock time since they were saved */
+	bool keep_generation;  /* of a VM_RESTORED one: it is the only one that goes on from this state, and keeps its generation id */
 	struct passed *passed; /* borrowed: descriptors that came with it, for vm_inherit; NULL: none */
 	void *opaque;
 	/* The regions are mapped, empty unless PASSED_MEMORY came; the accelerator does not know them yet: puts their contents there. */

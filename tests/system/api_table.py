@@ -234,7 +234,7 @@ LOAD = Body({
     "resume_vm": flag(),
     "network_overrides": Field("list", item=Field("object", body=NET_OVERRIDE, sample=NET_OVERRIDE.sample), sample=[NET_OVERRIDE.sample]),
     "vsock_override": obj(VSOCK_OVERRIDE),
-    "clock_realtime": flag(),
+    "clock_realtime": flag(), "keep_generation_id": flag(),
     "huge_pages": choice("Snapshot", "None", "Transparent", "2M"),
     "drive_overrides": Field("list", item=Field("object", body=DRIVE_OVERRIDE, sample=DRIVE_OVERRIDE.sample), sample=[DRIVE_OVERRIDE.sample]),
     "eager": flag(),

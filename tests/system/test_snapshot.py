@@ -294,3 +294,14 @@ def test_clocks_jump_over_the_time_on_disk_when_they_are_asked_to(machines, one)
     for vm in (plain, jumped):
         vm.wait_ticks()
     assert plain.ticks()[0][1] < one.last[1] + 3 <= one.last[1] + away - 1 < jumped.ticks()[0][1]
+
+
+def test_a_guest_hears_of_its_new_generation_unless_it_is_to_keep_the_old_one(machines, tmp_path):
+    vm = machines.booted("while true; do echo forks $(dmesg | grep -c 'virtual machine fork'); sleep 0.1; done")
+    vm.wait_console("forks 0", 60)
+    vm.snapshot(tmp_path / "snap")
+    vm.stop()
+    new, kept = machines.restored(tmp_path / "snap"), machines.restored(tmp_path / "snap", keep_generation_id=True)
+    new.wait_console("forks 1", 60)
+    kept.wait_for(lambda: kept.console().count("forks") > 10, "ten looks", 60)
+    assert "forks 1" not in kept.console()

@@ -329,12 +329,14 @@ static bool id_is(struct devtest *t, u8 value)
 }
 
 /* The memory of a restored VM is there before its devices are made. */
-static struct devtest *make_vmgenid(enum vm_origin origin)
+static struct devtest *make_vmgenid(enum vm_origin origin, bool keep)
 {
+	static const struct vm_restore restores[] = {{.origin = VM_RESTORED}, {.origin = VM_RESTORED, .keep_generation = true}};
 	struct devtest *t = devtest_new();
 	struct err e;
 
 	t->vm.origin = origin;
+	t->vm.restore = &restores[keep];
 	fill_id(t, 0x55);
 	assert_int_equal(mem_track(&t->vm.mem, true, &e), 0);
 	devtest_add(t, &vmgenid_class, NULL, &vmgenid_slot);
@@ -343,7 +345,7 @@ static struct devtest *make_vmgenid(enum vm_origin origin)
 
 static void a_restored_vm_gets_a_new_id_when_it_runs_and_is_told_once(void **state)
 {
-	struct devtest *t = make_vmgenid(VM_RESTORED);
+	struct devtest *t = make_vmgenid(VM_RESTORED, false);
 	u64 dirty[4] = {0};
 
 	(void)state;
@@ -363,7 +365,7 @@ static void a_restored_vm_gets_a_new_id_when_it_runs_and_is_told_once(void **sta
 
 static void two_restores_of_one_vm_get_different_ids(void **state)
 {
-	struct devtest *a = make_vmgenid(VM_RESTORED), *b = make_vmgenid(VM_RESTORED);
+	struct devtest *a = make_vmgenid(VM_RESTORED, false), *b = make_vmgenid(VM_RESTORED, false);
 
 	(void)state;
 	vmgenid_class.resume(a->dev);
@@ -375,7 +377,18 @@ static void two_restores_of_one_vm_get_different_ids(void **state)
 
 static void a_vm_that_was_moved_keeps_its_id(void **state)
 {
-	struct devtest *t = make_vmgenid(VM_MOVED);
+	struct devtest *t = make_vmgenid(VM_MOVED, false);
+
+	(void)state;
+	vmgenid_class.resume(t->dev);
+	assert_true(id_is(t, 0x55));
+	assert_int_equal(t->rises[23], 0);
+	devtest_free(t);
+}
+
+static void a_vm_that_alone_goes_on_from_its_snapshot_can_keep_its_id(void **state)
+{
+	struct devtest *t = make_vmgenid(VM_RESTORED, true);
 
 	(void)state;
 	vmgenid_class.resume(t->dev);
@@ -386,7 +399,7 @@ static void a_vm_that_was_moved_keeps_its_id(void **state)
 
 static void a_vm_that_boots_has_its_id_at_once(void **state)
 {
-	struct devtest *t = make_vmgenid(VM_BOOTED);
+	struct devtest *t = make_vmgenid(VM_BOOTED, false);
 
 	(void)state;
 	assert_false(id_is(t, 0x55));
@@ -479,6 +492,7 @@ int main(void)
 		cmocka_unit_test(a_restored_vm_gets_a_new_id_when_it_runs_and_is_told_once),
 		cmocka_unit_test(two_restores_of_one_vm_get_different_ids),
 		cmocka_unit_test(a_vm_that_was_moved_keeps_its_id),
+		cmocka_unit_test(a_vm_that_alone_goes_on_from_its_snapshot_can_keep_its_id),
 		cmocka_unit_test(a_vm_that_boots_has_its_id_at_once),
 		cmocka_unit_test(any_state_is_refused_or_the_device_goes_on),
 	};

@@ -5,7 +5,7 @@
  *
  *   booted    a new ID before the guest looks
  *   restored  a new ID when the guest is resumed for the first time, and an interrupt that says so: this state may be run again, elsewhere
- *   moved     the ID that its memory has: it is the same VM
+ *   moved, restored with keep_generation   the ID that its memory has: it is the same VM
  *
  * The ID is all there is, and memory has it: nothing is saved.
  */
@@ -53,7 +53,7 @@ static int prepare(struct vmgenid *g, struct err *e)
 
 	if (getrandom(g->id, sizeof(g->id), 0) != (ssize_t)sizeof(g->id))
 		return err_errno(e, "cannot get random bytes for the VM generation ID");
-	g->due = dev->vm->origin == VM_RESTORED;
+	g->due = dev->vm->origin == VM_RESTORED && !dev->vm->restore->keep_generation;
 	if (dev->vm->origin == VM_BOOTED)
 		return put(g, e);
 	return g->due && dev->slot.has_gsi ? irq_init_edge(&g->irq, dev->vm, dev->slot.gsi, e) : 0;
