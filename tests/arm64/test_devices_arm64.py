@@ -35,10 +35,10 @@ def test_vsock_carries_a_stream_both_ways(peer, version, cpus):
 def test_memory_follows_the_balloon(version, cpus):
     script = "while :; do set -- $(grep MemFree /proc/meminfo); echo free $2; sleep 1; done"
     free = "sleep 5; tail -n 1 /tmp/console"
-    out = host(husk(version, script, f"--cpus {cpus}", "--memory 512M", "--balloon 0", "--api-sock /tmp/api") + " >/tmp/console & pid=$!\n"
+    out = host(husk(version, script, f"--cpus {cpus}", "--memory 512M", "--balloon 0,stats_polling_interval_s=1", "--api-sock /tmp/api") + " >/tmp/console & pid=$!\n"
                + until("grep -q ^free /tmp/console") + f"; {free}\nhusk ctl /tmp/api balloon 200M\n"
-               + until("husk ctl /tmp/api get /balloon | grep -q 'XXX'") + f"; {free}\nhusk ctl /tmp/api balloon 0\n"
-               f"sleep 10; {free}; husk ctl /tmp/api balloon; husk ctl /tmp/api end; wait $pid; echo husk ends with $?")
+               + until("husk ctl /tmp/api get /balloon/statistics | grep -q 'actual_mib\":200'", 60) + f"; {free}\nhusk ctl /tmp/api balloon 0\n"
+               + until("husk ctl /tmp/api get /balloon/statistics | grep -q 'actual_mib\":0'", 60) + f"; {free}; husk ctl /tmp/api get /balloon/statistics; husk ctl /tmp/api end; wait $pid; echo husk ends with $?")
     before, full, after = (int(n) / 1024 for n in re.findall(r"^free (\d+)$", out, re.M))
     assert 180 < before - full < 230, out
     assert abs(before - after) < 30, out
