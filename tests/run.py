@@ -5,23 +5,28 @@
                         bad input, and the system suite with real Debian guests on the KVM of a nested host
   tools/test --quick    without the nested host (about two minutes)
   tools/test -k WORD    only system tests whose name holds WORD (builds first)
-  tools/test --arch arm64  the cross-build, what of the unit and device suites qemu-user can run, and Debian's arm64 kernels on the KVM of a
-                        nested arm64 host: ten minutes (first tools/setup --arm64)
+  tools/test --arch arm64  all of arm64: the cross-build, the unit and device suites (under qemu-user; where that does not do, on a true arm64
+                        kernel), and Debian's arm64 kernels on the KVM of a nested arm64 host: ten minutes. tools/test alone has
+                        the cross-build, the unit suite and one boot of it
   tools/test --long tcg the software accelerator under Debian's programs (tests/system/long): hours; -k WORD takes some of them
   tools/test --long vsock 1 GiB each way over vsock, a thousand connections: minutes
   tools/test --long vhost_user fio's verify on a drive of qemu-storage-daemon, undisturbed and killed: minutes
   tools/test --long snapshot  a hundred stops of a busy guest, under both accelerators and across them; crashes: an hour
   tools/test --long migrate   fifty moves in each mode between two namespaces, 1 GiB, 50 MiB/s written; 200 cuts (HUSK_CUTS); under nested KVM: an hour
   tools/test --long fuzz every fuzz target for a CPU hour (HUSK_FUZZ_SECONDS); goes on where it was stopped (fuzz/run.py); -k WORD: some
+  tools/test --long arm64 the tests of the nested arm64 host with more rounds, kernels and CPUs: an hour; -k WORD takes some of them
   tools/test --long load 64 clients of the API with 1,000 requests each: half a minute
 
 Ends with one line: N passed, N failed, N skipped. A skip is printed with its reason.
 """
 import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -33,19 +38,27 @@ VARIANTS = {
     "build-asan": dict(options=["--buildtype=debugoptimized", "--werror", "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dfuzz=true"],
                        env={"CC": "clang"}),
     "build-tsan": dict(options=["--buildtype=debugoptimized", "--werror", "-Db_sanitize=thread"], env={}),
+    "build-arm64": dict(options=["--cross-file", "configs/cross/aarch64.ini", "--buildtype=release", "--werror"], env={}),
     "build-nokvm": dict(options=["--buildtype=release", "--werror", "-Dkvm=disabled", "-Dtests=false"], env={}),
 }
-# A sanitizer's build on a busy machine is slower than the tests' own limits allow for.
-SLOWER = {"build-asan": ["--timeout-multiplier=3"], "build-tsan": ["--timeout-multiplier=4"]}
+# A sanitizer's build, or another machine's, on a busy machine is slower than the tests' own limits allow for.
+SLOWER = {"build-asan": ["--timeout-multiplier=3"], "build-tsan": ["--timeout-multiplier=4"], "build-arm64": ["--timeout-multiplier=4"]}
 TOLD_LINES = 60
-# What they ask of the kernel qemu-user does not pass on: io_uring, openat2, pagemaps, sockets' options; memfile: a limit on time.
-NOT_UNDER_QEMU_USER = {"blk_file", "memfile", "working_set", "jailer_libs", "jailer_tree", "blk", "net", "net_state"}
+# Not under qemu-user, but on a nested host's kernel (tests/arm64/test_suite_arm64.py). What they ask for qemu-user does not pass on: io_uring,
+# openat2, pagemaps, userfaultfd, seccomp, sockets' options; memfile: a limit on time. Their programs in build-arm64/tests.
+ON_ARM64_KERNEL = {"blk_file": "unit/test_blk_file", "jailer_libs": "unit/test_jailer_libs", "jailer_tree": "unit/test_jailer_tree",
+                   "memfile": "unit/test_memfile", "pager": "unit/test_pager", "sandbox": "unit/test_sandbox", "uffd": "unit/test_uffd",
+                   "working_set": "unit/test_working_set", "blk": "dev/test_dev_blk", "net": "dev/test_dev_net",
+                   "net_state": "dev/test_dev_net_state"}
+ARM64_BOOT = "tests/arm64/test_boot_arm64.py::test_a_cloud_kernel_boots_with_what_the_device_tree_names[6.12-4]"
 
 
 class Tally:
-    """Adds up JUnit files; a step that dies without one counts as a failure."""
+    """Adds up JUnit files; a step that dies without one counts as a failure. With out, a file, all that steps print goes
+    there, and they stand back for other processes (nice)."""
 
-    def __init__(self):
+    def __init__(self, out=None):
+        self.out = out
         self.passed = self.failed = self.skipped = 0
         self.notes = []
 
@@ -65,10 +78,10 @@ class Tally:
 
     def step(self, name, cmd, junit=None, env=None):
         start, failed_before = time.time(), self.failed
-        print(f"== {name}", flush=True)
+        self.say(f"== {name}")
         if junit:
             Path(junit).unlink(missing_ok=True)
-        done = subprocess.run(cmd, cwd=ROOT, env={**os.environ, **(env or {})})
+        done = subprocess.run(["nice", *cmd] if self.out else cmd, cwd=ROOT, env={**os.environ, **(env or {})}, stdout=self.out, stderr=self.out)
         if junit and Path(junit).exists():
             self.add_junit(junit)
         elif done.returncode == 0:
@@ -76,8 +89,15 @@ class Tally:
         if done.returncode != 0 and self.failed == failed_before:
             self.failed += 1
             self.notes.append(f"FAILED  {name} (exit {done.returncode})")
-        print(f"== {name}: {time.time() - start:.0f} s", flush=True)
+        self.say(f"== {name}: {time.time() - start:.0f} s")
         return done.returncode == 0
+
+    def say(self, line):
+        print(line, file=self.out, flush=True)
+
+    def add(self, other):
+        self.passed, self.failed, self.skipped = self.passed + other.passed, self.failed + other.failed, self.skipped + other.skipped
+        self.notes += other.notes
 
 
 def build(tally, name):
@@ -89,10 +109,13 @@ def build(tally, name):
     return tally.step(f"build {name}", ["ninja", "-C", name, "--quiet"], env=env)
 
 
-def meson_tests(tally, name, suites=()):
+def meson_tests(tally, name, suites=(), but=()):
     args = [a for s in suites for a in ("--suite", s)]
+    if but:
+        listed = subprocess.run(["meson", "test", "-C", name, "--list", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        args = sorted({line.split(" / ")[-1].strip() for line in listed.splitlines() if " / " in line} - set(but))
     logs = ROOT / name / "meson-logs"
-    if not tally.step(f"{name} tests", ["meson", "test", "-C", name, "--no-rebuild", *args, *SLOWER.get(name, [])],
+    if not tally.step(f"{name} tests", ["meson", "test", "-C", name, "--no-rebuild", *SLOWER.get(name, []), *args],
                       junit=logs / "testlog.junit.xml"):
         tally.notes += [note for line in (logs / "testlog.json").read_text().splitlines() for note in told_by(json.loads(line))]
 
@@ -106,10 +129,9 @@ def told_by(test):
         yield from (f"    {line[:200]}" for line in test.get(stream, "").splitlines()[-TOLD_LINES:] if not line.startswith("ok "))
 
 
-def pytests(tally, name, *args):
+def pytests(tally, name, *args, husk="build/husk", long=False):
     junit = ROOT / "build" / f"junit-{name}.xml"
-    tally.step(name, [*PYTEST, f"--junitxml={junit}", "-rs", *args], junit=junit,
-               env={"HUSK": str(ROOT / ("build-arm64" if name == "arm64" else "build") / "husk"), **({"HUSK_LONG": "1"} if name.startswith("long-") else {})})
+    tally.step(name, [*PYTEST, f"--junitxml={junit}", "-rs", *args], junit=junit, env={"HUSK": str(ROOT / husk), **({"HUSK_LONG": "1"} if long else {})})
 
 
 def fuzz(tally, word):
@@ -118,26 +140,35 @@ def fuzz(tally, word):
         tally.step("fuzz", ["fuzz/run.py", f"--junit={junit}", *([word] if word else [])], junit=junit)
 
 
-def arm64(tally, word):
-    build = ROOT / "build-arm64"
-    if not (build / "build.ninja").exists() and not tally.step("configure build-arm64", [
-            "meson", "setup", build, "--cross-file", "configs/cross/aarch64.ini", "--buildtype=release", "--werror"]):
+def arm64(tally, word=None, brief=False, long=False):
+    """brief: what CI has time for, beside other steps; long: the nested host's tests alone, with more rounds."""
+    if not build(tally, "build-arm64"):
         return
-    if not tally.step("build build-arm64", ["ninja", "-C", build, "--quiet"]):
-        return
-    if not word:
-        listed = subprocess.run(["meson", "test", "-C", build, "--list"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        names = [line.split(" / ")[-1].strip() for line in listed.splitlines() if " / " in line]
-        logs = build / "meson-logs"
-        tally.step("build-arm64 tests", ["meson", "test", "-C", build, "--no-rebuild", "--timeout-multiplier=4",
-                                         *[n for n in names if n not in NOT_UNDER_QEMU_USER]], junit=logs / "testlog.junit.xml")
+    if not word and not long:
+        meson_tests(tally, "build-arm64", ["unit"] if brief else ["unit", "dev", "dev-racy"], but=ON_ARM64_KERNEL)
     if tally.step("arm64 guest images", ["tools/mkguest-arm64"]):
-        pytests(tally, "arm64", "tests/arm64", *(["-k", word] if word else []))
+        pytests(tally, "arm64", "-vv", ARM64_BOOT if brief else "tests/arm64", *(["-k", word] if word else []), husk="build-arm64/husk", long=long)
+
+
+@contextlib.contextmanager
+def beside(tally, job):
+    """Runs job beside the block's steps, in a thread. What it prints comes in one piece after theirs."""
+    with tempfile.TemporaryFile("w+") as out:
+        mine = Tally(out)
+        thread = threading.Thread(target=job, args=(mine,))
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
+            out.seek(0)
+            print(out.read(), end="", flush=True)
+            tally.add(mine)
 
 
 def run(tally, opts):
-    if opts.arch:
-        arm64(tally, opts.k)
+    if opts.arch or opts.long == "arm64":
+        arm64(tally, opts.k, long=bool(opts.long))
         return
     if opts.long == "fuzz":
         fuzz(tally, opts.k)
@@ -146,7 +177,7 @@ def run(tally, opts):
         return
     images = tally.step("guest images", ["tools/mkguest", *(["--full"] if opts.long else [])])  # unit tests read Debian's kernels too
     if opts.long:
-        pytests(tally, f"long-{opts.long}", f"tests/system/long/test_{opts.long}_long.py", *(["-k", opts.k] if opts.k else []))
+        pytests(tally, f"long-{opts.long}", f"tests/system/long/test_{opts.long}_long.py", *(["-k", opts.k] if opts.k else []), long=True)
         return
     if opts.k:
         pytests(tally, "system", "tests/nested", "tests/system", "-k", opts.k)
@@ -161,14 +192,15 @@ def run(tally, opts):
     if opts.quick:
         pytests(tally, "bad input", "tests/system/test_bad_input.py")
         return
-    if images:
-        pytests(tally, "system", "tests/nested", "tests/system")
+    with beside(tally, lambda mine: arm64(mine, brief=True)):  # the system suite's nested host has one CPU
+        if images:
+            pytests(tally, "system", "tests/nested", "tests/system")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="tools/test")
     parser.add_argument("--quick", action="store_true", help="leave out what needs the nested host")
-    parser.add_argument("--long", choices=["tcg", "vsock", "vhost_user", "load", "snapshot", "migrate", "fuzz"], help="tests that take hours, and nothing else")
+    parser.add_argument("--long", choices=["tcg", "vsock", "vhost_user", "load", "snapshot", "migrate", "fuzz", "arm64"], help="tests that take hours, and nothing else")
     parser.add_argument("--arch", choices=["arm64"], help="cross-build for another architecture and test that")
     parser.add_argument("-k", metavar="WORD", help="only system tests whose name holds WORD")
     tally = Tally()

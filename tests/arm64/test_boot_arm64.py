@@ -1,28 +1,8 @@
 """Debian's arm64 kernels under husk on the KVM of a nested arm64 host (tests/nested/arm64.py); `tools/test --arch arm64` runs this."""
-import base64
-import os
-import subprocess
-
-import pytest
-
-TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from hosted import host, husk, machines
 
 
-def host(command, timeout=240):
-    """Runs a shell script in a fresh nested host; its output."""
-    done = subprocess.run([os.path.join(TOP, "tests/nested/arm64.py"), "--timeout", str(timeout), "--", command],
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def husk(version, script, *flags, args="console=ttyS0 panic=-1 quiet"):
-    """The command line that boots a guest which runs script."""
-    exe = base64.urlsafe_b64encode(script.encode()).decode()
-    return f"husk run --kernel /guest/vmlinuz-{version} --initrd /guest/initrd-{version}.img {' '.join(flags)} --cmdline '{args} husk.exec={exe}'"
-
-
-@pytest.mark.parametrize("version,cpus", [("6.1", 4), ("6.12", 1)])
+@machines(("6.1", 1), ("6.12", 4))
 def test_a_cloud_kernel_boots_with_what_the_device_tree_names(version, cpus):
     script = "uname -rm; nproc; cat /proc/interrupts; cat /proc/device-tree/compatible; hexdump -n 5 -C /dev/vda; exit 3"
     out = host("dd if=/dev/zero of=/tmp/disk bs=1M count=8 2>/dev/null; echo hallo | dd of=/tmp/disk conv=notrunc 2>/dev/null\n"

@@ -2,10 +2,13 @@
 """A nested arm64 host: QEMU emulates an arm64 machine with virtualization, Debian's arm64 kernel in it has a true /dev/kvm, and husk's
 cross-build runs there. One command per host: it boots in a few seconds and ends with the command.
 
-    tests/nested/arm64.py [--smp N] [--timeout S] [--file PATH]... -- COMMAND...    # exit code of COMMAND; 125: the host itself failed
+    tests/nested/arm64.py [--smp N] [--timeout S] [--file PATH]... [--program PATH]... [--disk MIB] -- COMMAND...
+    # exit code of COMMAND; 125: the host itself failed
 
-In the host: husk, busybox, /guest/vmlinuz-V and /guest/initrd-V.img (tools/mkguest-arm64), --file's files in /files. Only the standard
-library. HUSK names another binary, HUSK_GUEST_ARM64 the directory of the images.
+In the host: husk, busybox, /guest/vmlinuz-V and /guest/initrd-V.img (tools/mkguest-arm64) of those V that COMMAND names, --file's files in
+/files, arm64 programs with the libraries that they are linked with in /programs. /tmp is memory, or with --disk an ext4 of that size.
+Only the standard library. HUSK names another binary,
+HUSK_GUEST_ARM64 the directory of the images.
 """
 import argparse
 import glob
@@ -24,6 +27,7 @@ from nested import _Cpio  # noqa: E402
 
 GUEST = os.environ.get("HUSK_GUEST_ARM64", os.path.join(TOP, "build", "guest-arm64"))
 LIBRARIES = ["/lib/aarch64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
+MODULES = ["net/tun", "virtio/virtio_mmio", "block/virtio_blk"]  # of the nested host, in the order in which they load
 END = "nested-arm64: exit "
 
 
@@ -42,7 +46,7 @@ def libraries(path, seen=None):
     return seen
 
 
-def initramfs(husk, command, files):
+def initramfs(husk, command, files, programs):
     """Busybox, husk, what it needs, the guest's images and the command."""
     c = _Cpio()
     for d in ("dev", "proc", "sys", "tmp", "run", "root", "sbin", "usr/bin", "usr/sbin"):
@@ -51,6 +55,9 @@ def initramfs(husk, command, files):
     c.file(os.path.join(HERE, "host-init-arm64"), "init")
     c.file(husk, "bin/husk")
     libs = libraries(husk)
+    for p in programs:
+        c.file(p, "programs/" + os.path.basename(p))
+        libraries(p, libs)
     for name, path in libs.items():
         c.data("lib/aarch64-linux-gnu/" + name, open(path, "rb").read(), 0o755)
     c.data("lib/ld-linux-aarch64.so.1", open("/lib/aarch64-linux-gnu/ld-linux-aarch64.so.1", "rb").read(), 0o755)
@@ -58,20 +65,22 @@ def initramfs(husk, command, files):
         if v in command:
             for name in ("vmlinuz-" + v, "initrd-%s.img" % v):
                 c.file(os.path.join(GUEST, name), "guest/" + name)
-    for path in sorted(glob.glob(os.path.join(GUEST, "kernel-6.12/lib/modules/*/kernel/drivers/net/tun.ko*"))):
-        blob = open(path, "rb").read()
-        c.data("modules/tun.ko", lzma.decompress(blob) if path.endswith(".xz") else blob)
+    for i, module in enumerate(MODULES):
+        for path in glob.glob(os.path.join(GUEST, "kernel-6.12/lib/modules/*/kernel/drivers/%s.ko*" % module)):
+            blob = open(path, "rb").read()
+            c.data("modules/%d.ko" % i, lzma.decompress(blob) if path.endswith(".xz") else blob)
     for f in files:
         c.file(f, "files/" + os.path.basename(f))
     c.data("command", command.encode() + b"\n")
     return c.bytes()
 
 
-def boot(image, smp):
+def boot(image, disk, smp):
     qemu = os.path.join(GUEST, "emulator", "usr")
+    drive = ["-drive", "if=none,id=disk,format=raw,cache=unsafe,file=" + disk, "-device", "virtio-blk-device,drive=disk"] if disk else []
     return [os.path.join(qemu, "bin", "qemu-system-aarch64"), "-L", os.path.join(qemu, "share", "qemu"), "-nodefaults", "-no-user-config",
             "-M", "virt,virtualization=on,gic-version=3", "-cpu", "max,pauth=off", "-accel", "tcg", "-smp", str(smp), "-m", "3072",
-            "-nographic", "-serial", "stdio", "-monitor", "none", "-no-reboot", "-net", "none",
+            "-nographic", "-serial", "stdio", "-monitor", "none", "-no-reboot", "-net", "none", *drive,
             "-kernel", os.path.join(GUEST, "vmlinuz-6.12"), "-initrd", image, "-append", "console=ttyAMA0 quiet panic=-1 kvm-arm.mode=nvhe"
             if os.environ.get("HUSK_NVHE") else "console=ttyAMA0 quiet panic=-1"]
 
@@ -81,17 +90,22 @@ def main():
     p.add_argument("--smp", type=int, default=2)
     p.add_argument("--timeout", type=int, default=240)
     p.add_argument("--file", action="append", default=[])
+    p.add_argument("--program", action="append", default=[])
+    p.add_argument("--disk", type=int, metavar="MIB")
     p.add_argument("command", nargs="+")
     a = p.parse_args()
     if not os.path.exists(os.path.join(GUEST, "emulator")):
         sys.exit("arm64.py: %s is empty: run tools/mkguest-arm64" % GUEST)
     husk = os.environ.get("HUSK", os.path.join(TOP, "build-arm64", "husk"))
     command = a.command[0] if len(a.command) == 1 else shlex.join(a.command)
-    with tempfile.NamedTemporaryFile(suffix=".cpio") as image:
-        image.write(initramfs(husk, command, a.file))
+    with tempfile.NamedTemporaryFile(suffix=".cpio") as image, tempfile.NamedTemporaryFile(suffix=".ext4") as disk:
+        if a.disk:
+            disk.truncate(a.disk << 20)
+            subprocess.run(["/usr/sbin/mkfs.ext4", "-q", "-F", disk.name], check=True)
+        image.write(initramfs(husk, command, a.file, a.program))
         image.flush()
         code = 125
-        with subprocess.Popen(["timeout", str(a.timeout)] + boot(image.name, a.smp), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as q:
+        with subprocess.Popen(["timeout", str(a.timeout)] + boot(image.name, a.disk and disk.name, a.smp), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as q:
             for line in q.stdout:
                 text = line.decode("utf-8", "replace").rstrip("\r\n")
                 if text.startswith(END):
