@@ -11,7 +11,7 @@ from local_guest import HUSK, image
 
 
 class Connection(http.client.HTTPConnection):
-    def __init__(self, path, timeout=20):
+    def __init__(self, path, timeout=90):
         super().__init__("localhost", timeout=timeout)
         self.path = str(path)
 
