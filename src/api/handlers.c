@@ -192,7 +192,7 @@ static int send_ctrl_alt_del(struct vm *vm, struct err *e)
 		if (!strcmp(op->path, "/ctrl-alt-del"))
 			return op->update(dev, NULL, e);
 	}
-	return err_set(e, -ENODEV, "this machine has no keyboard controller");
+	return err_set(e, -ENODEV, "this machine has no keyboard controller: SendCtrlAltDel is for x86-64 guests");
 }
 
 int handle_action(struct api_call *call, struct err *e)

@@ -30,16 +30,10 @@ static int kvm_open(int *fd, struct err *e)
 	case ENOENT:
 	case ENODEV:
 	case ENXIO:
-		return err_set(e, -ENODEV,
-			       "no " KVM_NODE
-			       ": load kvm_intel or kvm_amd and switch on virtualization in the firmware (on a virtual host: nested "
-			       "virtualization), or use the software accelerator");
+		return err_set(e, -ENODEV, "no " KVM_NODE ": %s", kvm_arch_missing);
 	case EACCES:
 	case EPERM:
-		return err_set(e, -EACCES,
-			       "no permission to open " KVM_NODE
-			       ": add yourself to group kvm (sudo usermod -aG kvm $USER, then log in again), or use "
-			       "the software accelerator");
+		return err_set(e, -EACCES, "no permission to open " KVM_NODE ": %s", kvm_arch_forbidden);
 	default:
 		return err_errno(e, "cannot open " KVM_NODE);
 	}

@@ -100,6 +100,8 @@ int kvm_irqfd(struct vm *vm, int fd, u32 gsi, bool add, struct err *e);
 int kvm_ioeventfd(struct vm *vm, int fd, u64 addr, u32 len, u64 value, bool add, struct err *e);
 
 /* What an architecture adds (kvm_x86.c and its neighbours). */
+/* kvm_*_hints.c: sentences for where /dev/kvm is missing, or forbidden. */
+extern const char kvm_arch_missing[], kvm_arch_forbidden[];
 extern const struct kvm_need kvm_arch_needs[]; /* ends with name NULL */
 /* Is this KVM good for running a system, or does it only emulate? fd is /dev/kvm. */
 int kvm_arch_selftest(int fd, struct err *e);

@@ -13,6 +13,7 @@
 #include "vmm/config_table.h"
 #include "vmm/device.h"
 #include "vmm/gdb.h"
+#include "vmm/machine.h"
 #include "vmm/vm.h"
 
 #define PATH_BYTES     .min = 1, .max = 4095, .expected = "a path of 1 to 4095 bytes"
@@ -75,14 +76,16 @@ static bool link_local_ok(const char *address)
 
 static const struct cfg_field boot_fields[] = {
 	FIELD(cfg_boot_source, kernel_image_path, "kernel_image_path", CFG_STR, .required = true, PATH_BYTES, .flag = "kernel",
-	      .metavar = "FILE", .help = "Kernel: an ELF vmlinux or a bzImage."),
+	      .metavar = "FILE",
+	      .help = "Kernel: on x86-64 an ELF vmlinux or a bzImage, on arm64 an Image (plain, gzip'd, or a vmlinuz.efi)."),
 	FIELD(cfg_boot_source, initrd_path, "initrd_path", CFG_STR, PATH_BYTES, .flag = "initrd", .metavar = "FILE",
 	      .help = "Initial RAM disk."),
 	FIELD(cfg_boot_source, boot_args, "boot_args", CFG_STR, .max = 2047, .expected = "at most 2047 bytes of kernel command line",
 	      .flag = "cmdline", .metavar = "TEXT",
 	      .help = "Kernel command line; husk appends what its devices need. Absent: husk's own, with mitigations=off under tcg."),
 	FIELD(cfg_boot_source, unpack, "unpack", CFG_ENUM, .values = unpack_names, .dflt = "\"auto\"", .extension = true,
-	      .help = "Who unpacks the kernel in a bzImage: the guest itself, or husk; auto: the guest under kvm, where it starts sooner, "
+	      .help = "Who unpacks the kernel in a bzImage (x86-64): the guest itself, or husk; auto: the guest under kvm, where it starts "
+		      "sooner, "
 		      "else husk."),
 };
 static const struct cfg_table boot_table = TABLE("boot-source", cfg_boot_source, boot_fields, "What the VM boots.");
@@ -93,7 +96,7 @@ static const struct cfg_field machine_fields[] = {
 	FIELD(cfg_machine, mem_size_mib, "mem_size_mib", CFG_INT, .required = true, .min = 1, .max = MAX_MEMORY_MIB, .dflt = "128",
 	      .flag = "memory", .metavar = "SIZE", .unit = MIB, .help = "Guest memory in MiB; the flag takes 512M or 2G too."),
 	FIELD(cfg_machine, smt, "smt", CFG_BOOL, .dflt = "false",
-	      .help = "Show the guest two threads per core; vcpu_count is then 1 or even."),
+	      .help = "Show the guest two threads per core (x86-64); vcpu_count is then 1 or even."),
 	FIELD(cfg_machine, track_dirty_pages, "track_dirty_pages", CFG_BOOL, .dflt = "false", .flag = "track-dirty",
 	      .help = "Record written pages from the start, for diff snapshots."),
 	FIELD(cfg_machine, huge_pages, "huge_pages", CFG_ENUM, .values = huge_names, .dflt = "\"None\"", .flag = "huge-pages",
@@ -340,8 +343,6 @@ static int check_machine(const struct cfg_machine *m, const struct cfg_place *to
 
 	if (m->smt && m->vcpu_count > 1 && m->vcpu_count % 2)
 		return cfg_fail(&at, e, -EINVAL, "with smt, vcpu_count must be 1 or even, found %llu", (unsigned long long)m->vcpu_count);
-	if (m->cpu_template == CFG_CPU_V1N1)
-		return cfg_fail(&at, e, -EINVAL, "cpu_template V1N1 is for ARM processors, and this husk runs x86-64 guests");
 	if (m->huge_pages != MEM_HUGE_NONE && m->mem_size_mib % 2)
 		return cfg_fail(&at, e, -EINVAL, "with huge_pages %s, mem_size_mib must be even, found %llu", huge_names[m->huge_pages],
 				(unsigned long long)m->mem_size_mib);
@@ -441,7 +442,7 @@ static int read_top(struct config *c, struct json_object *root, const struct cfg
 	}
 	r = check_machine(c->machine, at, e);
 	if (r == 0)
-		r = config_cpu_check(c, at, e);
+		r = machine_check_config(c, at, e);
 	if (r == 0)
 		r = read_devices(c, root, at, e);
 	if (r == 0)

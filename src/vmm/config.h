@@ -87,7 +87,7 @@ enum cfg_cpu_template {
 	CFG_CPU_T2S,
 	CFG_CPU_T2CL,
 	CFG_CPU_T2A,
-	CFG_CPU_V1N1, /* of ARM: parsed configurations never have it */
+	CFG_CPU_V1N1, /* of ARM */
 };
 extern const char *const config_cpu_template_names[]; /* by enum cfg_cpu_template, NULL-ended */
 

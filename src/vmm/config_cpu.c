@@ -156,23 +156,12 @@ static const struct cfg_field cpu_fields[] = {
 	      .help = "Capabilities that KVM must have beyond what husk asks for; without KVM nothing is asked."),
 	FIELD(cfg_cpu, cpuid, "cpuid_modifiers", CFG_LIST, .sub = &leaf_table, .help = "Changes of CPUID."),
 	FIELD(cfg_cpu, msrs, "msr_modifiers", CFG_LIST, .sub = &msr_table, .help = "Changes of model-specific registers."),
-	FIELD(cfg_cpu, arm_registers, "reg_modifiers", CFG_LIST, .sub = &arm_register_table, .help = "For ARM; refused on x86-64."),
-	FIELD(cfg_cpu, arm_features, "vcpu_features", CFG_LIST, .sub = &arm_feature_table, .help = "For ARM; refused on x86-64."),
+	FIELD(cfg_cpu, arm_registers, "reg_modifiers", CFG_LIST, .sub = &arm_register_table,
+	      .help = "For ARM processors; refused on x86-64."),
+	FIELD(cfg_cpu, arm_features, "vcpu_features", CFG_LIST, .sub = &arm_feature_table,
+	      .help = "For ARM processors; refused on x86-64."),
 };
 const struct cfg_table config_cpu_table = LIST(
 	"cpu-config", cfg_cpu, cpu_fields,
 	"A CPU template of your own; see docs/cpu-templates.md. In a file also the path of another file "
 	"with it.");
-
-/* ---- checks ---- */
-
-int config_cpu_check(const struct config *c, const struct cfg_place *top, struct err *e)
-{
-	static const char *const arm = "it is for ARM processors, and this husk runs x86-64 guests: take it out";
-	struct cfg_place at = cfg_below(top, "cpu-config", NULL), below;
-
-	if (!c->cpu || (!c->cpu->arm_registers.nr && !c->cpu->arm_features.nr))
-		return 0;
-	below = cfg_below(&at, c->cpu->arm_registers.nr ? "reg_modifiers" : "vcpu_features", NULL);
-	return cfg_fail(&below, e, -EINVAL, "%s", arm);
-}

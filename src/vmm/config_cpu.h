@@ -37,7 +37,7 @@ struct cfg_kvm_capability {
 struct cfg_cpu {
 	struct cfg_list kvm_capabilities;	     /* of struct cfg_kvm_capability */
 	struct cfg_list cpuid, msrs;		     /* of struct cfg_cpuid_leaf, cfg_msr_bits */
-	struct cfg_list arm_registers, arm_features; /* of struct cfg_msr_bits, cfg_arm_feature; refused on x86-64 */
+	struct cfg_list arm_registers, arm_features; /* of struct cfg_msr_bits, cfg_arm_feature */
 };
 
 extern const struct cfg_table config_cpu_table;
@@ -47,8 +47,5 @@ bool config_cpu_number(const char *text, u64 max, u64 *out);
 /* "0b1x0_01": the lowest bit last; x and what is missing at the front stay as they are; 1 to width digits. Bits to be changed go to *mask,
  * what they become to *value (within mask). ctx: any */
 bool config_cpu_bitmap(const char *text, u32 width, u64 *mask, u64 *value);
-/* What is not for this machine's architecture, by name. at: of the whole configuration. */
-struct cfg_place;
-int config_cpu_check(const struct config *c, const struct cfg_place *top, struct err *e) MUST_CHECK;
 
 #endif

@@ -12,6 +12,7 @@
 
 struct arch_cpu_caps;
 struct buf;
+struct cfg_place;
 struct config;
 struct chip_state;
 struct state_section;
@@ -19,6 +20,8 @@ struct state_table;
 
 /* Fills ranges (at most MEM_MAX_REGIONS) for ram_size bytes; returns how many. */
 u32 machine_memory_map(u64 ram_size, struct mem_range *ranges);
+/* Refuses, by name, what of the sections without a device is for other architectures. top: the whole configuration. ctx: any */
+int machine_check_config(const struct config *c, const struct cfg_place *top, struct err *e) MUST_CHECK;
 /* Where the next region of memory that a device brings goes (virtio-pmem, virtio-mem): behind all that there is, not in the memory map that
  * the kernel gets, a multiple of 2 MiB. */
 u64 machine_place_memory(const struct mem *m);

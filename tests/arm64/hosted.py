@@ -30,10 +30,10 @@ def machines(*some):
     return pytest.mark.parametrize("version,cpus", list(itertools.product(("6.1", "6.12"), (1, 4))) if LONG else list(some))
 
 
-def host(command, timeout=240, files=(), programs=(), disk=None, code=0):
+def host(command, timeout=240, files=(), programs=(), disk=None, cpu=None, code=0):
     """Runs a shell script in a fresh nested host; its output, without carriage returns. The script must end with code."""
     arguments = [a for f in files for a in ("--file", str(f))] + [a for p in programs for a in ("--program", str(p))]
-    arguments += ["--disk", str(disk)] if disk else []
+    arguments += (["--disk", str(disk)] if disk else []) + (["--cpu", cpu] if cpu else [])
     done = subprocess.run([TOP / "tests/nested/arm64.py", "--timeout", str(timeout * rounds(1, 3)), *arguments, "--", command],
                           capture_output=True, text=True, errors="replace")
     assert done.returncode == code, f"{command}\nends with {done.returncode}\n{done.stdout}{done.stderr}"

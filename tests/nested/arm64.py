@@ -2,7 +2,7 @@
 """A nested arm64 host: QEMU emulates an arm64 machine with virtualization, Debian's arm64 kernel in it has a true /dev/kvm, and husk's
 cross-build runs there. One command per host: it boots in a few seconds and ends with the command.
 
-    tests/nested/arm64.py [--smp N] [--timeout S] [--file PATH]... [--program PATH]... [--disk MIB] -- COMMAND...
+    tests/nested/arm64.py [--smp N] [--cpu MODEL] [--timeout S] [--file PATH]... [--program PATH]... [--disk MIB] -- COMMAND...
     # exit code of COMMAND; 125: the host itself failed
 
 In the host: husk, busybox, /guest/vmlinuz-V and /guest/initrd-V.img (tools/mkguest-arm64) of those V that COMMAND names, --file's files in
@@ -75,11 +75,11 @@ def initramfs(husk, command, files, programs):
     return c.bytes()
 
 
-def boot(image, disk, smp):
+def boot(image, disk, smp, cpu):
     qemu = os.path.join(GUEST, "emulator", "usr")
     drive = ["-drive", "if=none,id=disk,format=raw,cache=unsafe,file=" + disk, "-device", "virtio-blk-device,drive=disk"] if disk else []
     return [os.path.join(qemu, "bin", "qemu-system-aarch64"), "-L", os.path.join(qemu, "share", "qemu"), "-nodefaults", "-no-user-config",
-            "-M", "virt,virtualization=on,gic-version=3", "-cpu", "max,pauth=off", "-accel", "tcg", "-smp", str(smp), "-m", "3072",
+            "-M", "virt,virtualization=on,gic-version=3", "-cpu", cpu, "-accel", "tcg", "-smp", str(smp), "-m", "3072",
             "-nographic", "-serial", "stdio", "-monitor", "none", "-no-reboot", "-net", "none", *drive,
             "-kernel", os.path.join(GUEST, "vmlinuz-6.12"), "-initrd", image, "-append", "console=ttyAMA0 quiet panic=-1 kvm-arm.mode=nvhe"
             if os.environ.get("HUSK_NVHE") else "console=ttyAMA0 quiet panic=-1"]
@@ -88,6 +88,7 @@ def boot(image, disk, smp):
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--smp", type=int, default=2)
+    p.add_argument("--cpu", default="max,pauth=off", metavar="MODEL")
     p.add_argument("--timeout", type=int, default=240)
     p.add_argument("--file", action="append", default=[])
     p.add_argument("--program", action="append", default=[])
@@ -105,7 +106,7 @@ def main():
         image.write(initramfs(husk, command, a.file, a.program))
         image.flush()
         code = 125
-        with subprocess.Popen(["timeout", str(a.timeout)] + boot(image.name, a.disk and disk.name, a.smp), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as q:
+        with subprocess.Popen(["timeout", str(a.timeout)] + boot(image.name, a.disk and disk.name, a.smp, a.cpu), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as q:
             for line in q.stdout:
                 text = line.decode("utf-8", "replace").rstrip("\r\n")
                 if text.startswith(END):

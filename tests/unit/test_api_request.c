@@ -228,10 +228,10 @@ static void a_machine_is_replaced_by_put_and_changed_by_patch(void **state)
 	assert_shows(f, "/machine-config",
 		     "{\"vcpu_count\":1,\"mem_size_mib\":128,\"smt\":false,\"track_dirty_pages\":false,\"huge_pages\":\"None\"}");
 	assert_int_equal(ask(f, API_PATCH, "/machine-config", "{\"vcpu_count\":4}"), 204);
-	assert_int_equal(ask(f, API_PATCH, "/machine-config", "{\"smt\":true}"), 204);
+	assert_int_equal(ask(f, API_PATCH, "/machine-config", "{\"huge_pages\":\"2M\"}"), 204);
 	assert_shows(f, "/machine-config",
-		     "{\"vcpu_count\":4,\"mem_size_mib\":128,\"smt\":true,\"track_dirty_pages\":false,\"huge_pages\":\"None\"}");
-	assert_int_equal(ask(f, API_PATCH, "/machine-config", "{\"vcpu_count\":5}"), 400);
+		     "{\"vcpu_count\":4,\"mem_size_mib\":128,\"smt\":false,\"track_dirty_pages\":false,\"huge_pages\":\"2M\"}");
+	assert_int_equal(ask(f, API_PATCH, "/machine-config", "{\"mem_size_mib\":127}"), 400);
 	assert_int_equal(put(f, "/machine-config", "{\"vcpu_count\":5,\"mem_size_mib\":64}"), 204);
 	assert_shows(f, "/machine-config",
 		     "{\"vcpu_count\":5,\"mem_size_mib\":64,\"smt\":false,\"track_dirty_pages\":false,\"huge_pages\":\"None\"}");
@@ -249,6 +249,7 @@ static void a_deprecated_field_is_taken_and_marked(void **state)
 	assert_null(strstr(f->reply, "cpu_template"));
 }
 
+#ifdef __x86_64__ /* arm64 has no templates yet */
 static bool config_has(struct fixture *f, const char *text)
 {
 	assert_int_equal(ask(f, API_GET, "/machine-config", NULL), 200);
@@ -287,6 +288,7 @@ static void of_two_cpu_templates_the_last_one_counts(void **state)
 	assert_int_equal(ask(f, API_GET, "/vm/config", NULL), 200);
 	assert_non_null(strstr(f->reply, "\"cpu-config\":null"));
 }
+#endif
 
 static void the_serial_port_takes_a_path_and_a_bucket(void **state)
 {
@@ -517,7 +519,9 @@ int main(void)
 		TEST(what_needs_a_running_vm_says_so),
 		TEST(a_machine_is_replaced_by_put_and_changed_by_patch),
 		TEST(a_deprecated_field_is_taken_and_marked),
+#ifdef __x86_64__
 		TEST(of_two_cpu_templates_the_last_one_counts),
+#endif
 		TEST(the_serial_port_takes_a_path_and_a_bucket),
 		TEST(a_kernel_that_is_not_there_is_refused_at_once),
 		TEST(a_drive_is_added_once_and_then_replaced),

@@ -88,6 +88,48 @@ static void an_image_may_be_gzipped_alone_or_in_an_efi_program(void **state)
 		refused(z + 64, cut, "damaged or cut off");
 }
 
+/* An EFI header with one section: the file's bytes from 1024 on. */
+static void make_efi(u8 *d, u32 section_len)
+{
+	make_image(d, 2);
+	memcpy(d, "MZ", 2);
+	st_le32(d + 60, 64);
+	memset(d + 64, 0, 100);
+	memcpy(d + 64, "PE", 2);
+	d[64 + 6] = 1;
+	d[64 + 20] = 16;
+	st_le32(d + 64 + 24 + 16 + 16, section_len);
+	st_le32(d + 64 + 24 + 16 + 20, 1024);
+}
+
+static void an_image_that_is_cut_off_is_told_by_its_efi_header(void **state)
+{
+	u8 d[IMAGE_LEN];
+	struct arm_image im;
+	struct err e = {0};
+
+	(void)state;
+	make_efi(d, IMAGE_LEN - 1024);
+	assert_int_equal(arm_image_parse(&im, d, sizeof(d), &e), 0);
+	arm_image_close(&im);
+	refused(d, sizeof(d) - 1, "it is cut off: 8191 of 8192 bytes are there");
+	refused(d, 1024, "it is cut off: 1024 of 8192 bytes are there");
+	make_efi(d, UINT32_MAX);
+	refused(d, sizeof(d), "cut off");
+	/* A header that says nonsense says nothing. */
+	make_efi(d, 1);
+	for (u32 at = UINT32_MAX; at > IMAGE_LEN - 30; at = at > 2 * IMAGE_LEN ? at / 2 : at - 1) {
+		st_le32(d + 60, at);
+		assert_int_equal(arm_image_parse(&im, d, sizeof(d), &e), 0);
+		arm_image_close(&im);
+	}
+	make_efi(d, 1);
+	memset(d + 64 + 6, 0xff, 2);
+	memset(d + 64 + 20, 0xff, 2);
+	assert_int_equal(arm_image_parse(&im, d, sizeof(d), &e), 0);
+	arm_image_close(&im);
+}
+
 static void what_is_no_arm64_kernel_is_named(void **state)
 {
 	u8 d[IMAGE_LEN] = {0};
@@ -118,6 +160,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_image_tells_its_size_and_its_pages),
 		cmocka_unit_test(an_image_may_be_gzipped_alone_or_in_an_efi_program),
+		cmocka_unit_test(an_image_that_is_cut_off_is_told_by_its_efi_header),
 		cmocka_unit_test(what_is_no_arm64_kernel_is_named),
 	};
 

@@ -83,15 +83,17 @@ static void values_arrive(void **state)
 	struct err e;
 
 	(void)state;
-	assert_int_equal(parse(&c,
-			       "{" BOOT ",\"machine-config\":{\"vcpu_count\":4,\"mem_size_mib\":512,\"smt\":true,\"huge_pages\":\"2M\"},"
-			       "\"logger\":{\"level\":\"warning\",\"show_level\":true},\"metrics\":{\"metrics_path\":\"m\"},"
-			       "\"accelerator\":\"kvm\",\"boot_timer\":true,\"id\":\"vm-1\"}",
-			       &e),
-			 0);
+	assert_int_equal(
+		parse(&c,
+		      "{" BOOT
+		      ",\"machine-config\":{\"vcpu_count\":4,\"mem_size_mib\":512,\"track_dirty_pages\":true,\"huge_pages\":\"2M\"},"
+		      "\"logger\":{\"level\":\"warning\",\"show_level\":true},\"metrics\":{\"metrics_path\":\"m\"},"
+		      "\"accelerator\":\"kvm\",\"boot_timer\":true,\"id\":\"vm-1\"}",
+		      &e),
+		0);
 	assert_int_equal(c.machine->vcpu_count, 4);
 	assert_int_equal(c.machine->mem_size_mib, 512);
-	assert_true(c.machine->smt);
+	assert_true(c.machine->track_dirty_pages);
 	assert_int_equal(c.machine->huge_pages, MEM_HUGE_2M);
 	assert_string_equal(c.logger->level, "warning");
 	assert_true(c.logger->show_level);

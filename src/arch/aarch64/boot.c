@@ -90,8 +90,9 @@ static int load_kernel(struct boot *b, struct err *e)
 	if (ret < 0)
 		return ret;
 	if (start > limit || b->image.mem_size > limit - start)
-		return err_set(e, -ENOMEM, "it needs %llu MiB and does not fit into the machine's memory (%llu MiB)",
-			       (unsigned long long)(b->image.mem_size >> 20), (unsigned long long)(mem_ram_size(&b->vm->mem) >> 20));
+		return err_set(e, -ENOMEM, "it needs %llu MiB, the initrd %llu MiB: they do not fit into the machine's memory (%llu MiB)",
+			       (unsigned long long)(b->image.mem_size >> 20), (unsigned long long)(b->initrd_size >> 20),
+			       (unsigned long long)(mem_ram_size(&b->vm->mem) >> 20));
 	b->entry = start;
 	return mem_write(&b->vm->mem, start, b->image.bytes, b->image.len);
 }

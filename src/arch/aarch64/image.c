@@ -17,6 +17,15 @@
 #define FLAG_BIG_ENDIAN	  1u
 #define FLAG_PAGES(flags) ((flags) >> 1 & 3)
 
+/* Where an Image is an EFI program, too (PE/COFF, Microsoft's specification §3): its header says which bytes the file must have. */
+#define PE_OFFSET    60 /* u32 */
+#define PE_SECTIONS  6	/* u16: how many; from here on offsets in the PE header */
+#define PE_OPTIONAL  20 /* u16: bytes of the optional header */
+#define PE_HEADER    24
+#define PE_SECTION   40 /* bytes of an entry */
+#define SECTION_SIZE 16
+#define SECTION_AT   20
+
 #define OLD_TEXT_OFFSET 0x80000u /* of kernels before 3.17, which do not tell their size */
 
 #define ZBOOT_MAGIC  4 /* "zimg" */
@@ -48,6 +57,19 @@ static int not_an_image(const u8 *data, size_t len, struct err *e)
 	return err_set(e, -EINVAL, "it is an ELF file: arm64 boots the Image (arch/arm64/boot/Image), not vmlinux");
 }
 
+/* How many bytes the file must have as its EFI header tells; 0: it has none, or a damaged one. */
+static u64 efi_bytes(const u8 *h, size_t len)
+{
+	u64 pe = ld_le32(h + PE_OFFSET), at, most = 0;
+
+	if (!has(h, len, 0, "MZ") || !has(h, len, pe, "PE") || len - pe < PE_HEADER)
+		return 0;
+	at = pe + PE_HEADER + ld_le16(h + pe + PE_OPTIONAL);
+	for (u32 n = ld_le16(h + pe + PE_SECTIONS); n && at <= len && len - at >= PE_SECTION; n--, at += PE_SECTION)
+		most = MAX(most, (u64)ld_le32(h + at + SECTION_AT) + ld_le32(h + at + SECTION_SIZE));
+	return most;
+}
+
 static int parse_header(struct arm_image *im, struct err *e)
 {
 	const u8 *h = im->bytes;
@@ -55,6 +77,9 @@ static int parse_header(struct arm_image *im, struct err *e)
 
 	if (im->len < IMAGE_HEADER || !has(h, im->len, IMAGE_MAGIC, "ARM\x64"))
 		return not_an_image(h, im->len, e);
+	if (efi_bytes(h, im->len) > im->len)
+		return err_set(e, -EBADMSG, "it is cut off: %zu of %llu bytes are there", im->len,
+			       (unsigned long long)efi_bytes(h, im->len));
 	flags = ld_le64(h + IMAGE_FLAGS);
 	if (flags & FLAG_BIG_ENDIAN)
 		return err_set(e, -EINVAL, "it is a big-endian arm64 kernel; husk boots little-endian ones");

@@ -6,7 +6,6 @@
 
 #include "arch/aarch64/arm.h"
 #include "vmm/config.h"
-#include "vmm/config_cpu.h"
 
 #define RAM_BELOW_HOLE (ARM_HOLE_START - ARM_RAM_GPA)
 
@@ -54,10 +53,6 @@ static int check_config(const struct config *c, struct err *e)
 {
 	if (c->machine->gdb_socket_path)
 		return err_set(e, -EOPNOTSUPP, "gdb_socket_path: husk's debugger does not know arm64 yet");
-	if (c->cpu || c->machine->cpu_template != CFG_CPU_NONE)
-		return err_set(e, -EOPNOTSUPP, "CPU templates are not there yet for arm64: take cpu_template and cpu-config out");
-	if (c->machine->smt)
-		return err_set(e, -EINVAL, "smt: arm64 processors have no threads that share a core; leave it false");
 	return 0;
 }
 
