@@ -8,6 +8,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* Page of a vCPU's file where its dirty ring begins, on each architecture that has rings: KVM_DIRTY_LOG_PAGE_OFFSET. The headers of Linux
+ * before 6.3 have 0 for arm64, which would be kvm_run's. */
+#define RING_PAGE 64
+
 static int map_run(const struct kvm_vm *kv, struct kvm_vcpu *kc, struct err *e)
 {
 	size_t size = kv->dirty.ring_entries * sizeof(struct kvm_dirty_gfn);
@@ -18,7 +22,7 @@ static int map_run(const struct kvm_vm *kv, struct kvm_vcpu *kc, struct err *e)
 	kc->run = p;
 	if (!size)
 		return 0;
-	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, kc->fd, KVM_DIRTY_LOG_PAGE_OFFSET * sysconf(_SC_PAGESIZE));
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, kc->fd, RING_PAGE * sysconf(_SC_PAGESIZE));
 	if (p == MAP_FAILED)
 		return err_errno(e, "cannot map the vCPU's dirty ring");
 	kc->ring = p;

@@ -35,6 +35,8 @@ static int check_offer(struct dest *d, const struct wire_offer *o, struct err *e
 	d->offer_flags = o->flags;
 	d->page_shift = o->page_shift;
 	ret = package_open(&d->offer, d->offer_bytes, o->package_len, e);
+	if (ret == 0)
+		ret = package_check_arch(d->offer, e);
 	return ret < 0 ? err_prefix(e, "frame OFFER: field package") : 0;
 }
 

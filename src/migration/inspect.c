@@ -2,6 +2,7 @@
 #include <json-c/json.h>
 #include <string.h>
 
+#include "config.h"
 #include "migration/package_impl.h"
 #include "vmm/base/json.h"
 #include "vmm/device.h"
@@ -49,7 +50,9 @@ static void add_document(struct json_object *state, const struct package_vm *inf
 static struct json_object *section_json(const struct package *p, const struct package_section *s)
 {
 	struct json_object *o = json_object_new_object(), *state;
-	const struct state_table *t = package_find_table(s->name);
+	/* Tables of machines have the same names on all architectures. */
+	bool own = !strcmp(p->info->arch, PACKAGE_ARCH) || !strcmp(s->name, package_vm_table.name);
+	const struct state_table *t = own ? package_find_table(s->name) : NULL;
 	auto_free void *data = xzalloc(t ? t->size : 1);
 	struct err e;
 
@@ -59,7 +62,9 @@ static struct json_object *section_json(const struct package *p, const struct pa
 	json_object_object_add(o, "optional", json_object_new_boolean(s->optional));
 	json_object_object_add(o, "bytes", json_object_new_int64(s->len));
 	if (!t) {
-		json_object_object_add(o, "error", json_object_new_string("this husk does not know such a section"));
+		json_object_object_add(o, "error",
+				       json_object_new_string(own ? "this husk does not know such a section"
+								  : "this husk does not know VMs for that architecture"));
 	} else if (state_decode(t, s->version, s->payload, s->len, data, &e) < 0) {
 		json_object_object_add(o, "error", json_object_new_string(e.msg));
 	} else {

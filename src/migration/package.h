@@ -76,6 +76,8 @@ void package_close(struct package *p); /* accepts NULL */
 const struct package_vm *package_info(const struct package *p);
 /* For vm_restore: rate of this host's TSC, when the package was made since the host was started; else 0. */
 u64 package_host_tsc_khz(const struct package *p);
+/* Whether it is of a VM that this husk's architecture can be: before a VM is made from its configuration. -EINVAL */
+int package_check_arch(const struct package *p, struct err *e) MUST_CHECK;
 /* Whether the VM's memory has the layout of the package's: for vm_restore.memory, which package_load comes after. -EINVAL by field. */
 int package_check_memory(const struct package *p, const struct vm *vm, struct err *e) MUST_CHECK;
 /* All of it into a VM that was made from its configuration: decode, check, load. Sections that the VM has not, or that are missing: -EINVAL

@@ -125,11 +125,20 @@ int package_check_memory(const struct package *p, const struct vm *vm, struct er
 	return 0;
 }
 
-static int check_machine(const struct package *p, const struct vm *vm, struct err *e)
+int package_check_arch(const struct package *p, struct err *e)
 {
 	if (strcmp(p->info->arch, PACKAGE_ARCH))
 		return err_set(e, -EINVAL, "section vm: field arch: the state is that of a VM for %s, and this husk runs %s", p->info->arch,
 			       PACKAGE_ARCH);
+	return 0;
+}
+
+static int check_machine(const struct package *p, const struct vm *vm, struct err *e)
+{
+	int ret = package_check_arch(p, e);
+
+	if (ret < 0)
+		return ret;
 	if (p->info->nr_vcpus != vm->nr_vcpus)
 		return err_set(e, -EINVAL, "section vm: field nr_vcpus: %u, and the VM of this configuration has %u", p->info->nr_vcpus,
 			       vm->nr_vcpus);

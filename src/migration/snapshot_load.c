@@ -53,6 +53,8 @@ static int open_state(struct snapshot *s, const char *path, struct err *e)
 	if (ret == 0)
 		ret = package_open(&s->package, s->bytes, s->length, e);
 	if (ret == 0)
+		ret = package_check_arch(s->package, e);
+	if (ret == 0)
 		s->restore.host_tsc_khz = package_host_tsc_khz(s->package);
 	if (ret == 0 && !package_info(s->package)->memory_id)
 		ret = err_set(e, -EINVAL, "it is the state of a VM without its memory, no snapshot");

@@ -1,7 +1,7 @@
 /*
  * test_package_tables.c: every state table of this build: its fields are the whole struct, and it has not changed without a new version.
- * After a change: raise the table's version, then `test_package_tables --update` writes tests/golden/schema.json, if old bytes can still be
- * read as the table says.
+ * After a change: raise the table's version, then `test_package_tables --update` writes tests/golden/schema.json (schema-aarch64.json on
+ * arm64), if old bytes can still be read as the table says.
  */
 #include "cm.h"
 
@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config.h"
 #include "migration/package.h"
 
 #define MAX_TABLES 128
@@ -249,7 +250,9 @@ static void least_and_most_of_every_table_go_out_and_in(void **state)
 
 static char *golden_path(void)
 {
-	return xasprintf("%s/schema.json", getenv("HUSK_GOLDEN_DIR") ?: "tests/golden");
+	bool x86 = !strcmp(HUSK_ARCH, "x86_64");
+
+	return xasprintf("%s/schema%s%s.json", getenv("HUSK_GOLDEN_DIR") ?: "tests/golden", x86 ? "" : "-", x86 ? "" : HUSK_ARCH);
 }
 
 static struct json_object *schema(void)

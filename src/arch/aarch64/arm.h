@@ -8,7 +8,8 @@
 #include "vmm/vm.h"
 
 struct machine {
-	u32 nr_slots; /* virtio-mmio slots given out */
+	u32 nr_slots;	       /* virtio-mmio slots given out */
+	struct arm_host *host; /* state.c, while a state is loaded: owned, or NULL */
 };
 
 #endif

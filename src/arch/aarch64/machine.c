@@ -72,6 +72,8 @@ int machine_init(struct vm *vm, struct err *e)
 
 void machine_fini(struct vm *vm)
 {
+	if (vm->machine)
+		free(vm->machine->host);
 	free(vm->machine);
 	vm->machine = NULL;
 }
