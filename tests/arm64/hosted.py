@@ -30,7 +30,7 @@ def machines(*some):
     return pytest.mark.parametrize("version,cpus", list(itertools.product(("6.1", "6.12"), (1, 4))) if LONG else list(some))
 
 
-def host(command, timeout=240, files=(), programs=(), disk=None, cpu=None, code=0):
+def host(command, timeout=600, files=(), programs=(), disk=None, cpu=None, code=0):
     """Runs a shell script in a fresh nested host; its output, without carriage returns. The script must end with code."""
     arguments = [a for f in files for a in ("--file", str(f))] + [a for p in programs for a in ("--program", str(p))]
     arguments += (["--disk", str(disk)] if disk else []) + (["--cpu", cpu] if cpu else [])
@@ -61,8 +61,8 @@ def archive(path, **files):
     return path
 
 
-def until(condition, tries=300):
-    """A shell command that waits for a condition of the shell, a minute and more."""
+def until(condition, tries=900):
+    """A shell command that waits for a condition of the shell: three minutes, for this machine may be busy."""
     return f"for i in $(seq {tries}); do {condition} && break; sleep 0.2; done"
 
 

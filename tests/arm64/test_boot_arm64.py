@@ -14,6 +14,12 @@ def test_a_cloud_kernel_boots_with_what_the_device_tree_names(version, cpus):
     assert "husk: exit 3" in out and "husk ends with 0" in out
 
 
+def test_processors_of_a_second_cluster_come_up():
+    """MPIDR has 16 in a cluster: device tree, KVM and GIC must agree on the seventeenth."""
+    out = host(husk("6.12", "nproc; cat /proc/device-tree/cpus/cpu@100/enable-method; echo; dmesg | grep -c 'Booted secondary processor'", "--cpus 18"))
+    assert "\n18\npsci" in out and "husk: exit 0" in out, out
+
+
 def test_reboot_and_panic_end_as_documented():
     out = host(husk("6.12", "reboot -f") + "; echo reboot ends with $?\n"
                + husk("6.12", "echo c >/proc/sysrq-trigger") + "; echo panic ends with $?\n")

@@ -37,8 +37,8 @@ def test_memory_follows_the_balloon(version, cpus):
     free = "sleep 5; tail -n 1 /tmp/console"
     out = host(husk(version, script, f"--cpus {cpus}", "--memory 512M", "--balloon 0,stats_polling_interval_s=1", "--api-sock /tmp/api") + " >/tmp/console & pid=$!\n"
                + until("grep -q ^free /tmp/console") + f"; {free}\nhusk ctl /tmp/api balloon 200M\n"
-               + until("husk ctl /tmp/api get /balloon/statistics | grep -q 'actual_mib\":200'", 60) + f"; {free}\nhusk ctl /tmp/api balloon 0\n"
-               + until("husk ctl /tmp/api get /balloon/statistics | grep -q 'actual_mib\":0'", 60) + f"; {free}; husk ctl /tmp/api get /balloon/statistics; husk ctl /tmp/api end; wait $pid; echo husk ends with $?")
+               + until("husk ctl /tmp/api get /balloon/statistics | grep -q 'actual_mib\":200'", 300) + f"; {free}\nhusk ctl /tmp/api balloon 0\n"
+               + until("husk ctl /tmp/api get /balloon/statistics | grep -q 'actual_mib\":0'", 300) + f"; {free}; husk ctl /tmp/api get /balloon/statistics; husk ctl /tmp/api end; wait $pid; echo husk ends with $?")
     before, full, after = (int(n) / 1024 for n in re.findall(r"^free (\d+)$", out, re.M))
     assert 180 < before - full < 230, out
     assert abs(before - after) < 30, out
@@ -82,3 +82,28 @@ def test_an_ext4_root_keeps_what_is_written_over_reboots(tmp_path, version, cpus
         assert f"boot {n} ends with 10" in out, out  # a reboot
     assert f"boot {boots + 1} ends with 0" in out, out  # switched off
     assert out.count("state 1\n") == boots + 1, out  # each time unmounted cleanly
+
+
+@machines(("6.1", 4), ("6.12", 1))
+def test_console_entropy_and_persistent_memory(version, cpus):
+    script = ("cat /sys/class/misc/hw_random/rng_current; dd if=/dev/hwrng bs=32 count=1 2>/dev/null | sha256sum; echo from the guest >/dev/hvc0\n"
+              "dd if=/dev/pmem0 bs=1M count=4 2>/dev/null | sha256sum; echo written | dd of=/dev/pmem0 bs=512 seek=9000 conv=fsync 2>/dev/null")
+    out = host("head -c 6291456 /dev/urandom >/tmp/pmem; head -c 4194304 /tmp/pmem | sha256sum; for i in 1 2; do " + husk(version, script, f"--cpus {cpus}", "--entropy",
+               "--console file:/tmp/hvc0", "--pmem /tmp/pmem") + "; echo husk ends with $?; done; cat /tmp/hvc0; dd if=/tmp/pmem bs=512 skip=9000 count=1 2>/dev/null | head -n 1")
+    sums = re.findall(r"^([0-9a-f]{64})  -$", out, re.M)
+    assert out.count("virtio_rng.0") == 2 and out.count("husk ends with 0") == 2 and "from the guest" in out and "\nwritten\n" in out, out
+    assert len(sums) == 5 and sums[0] == sums[2] == sums[4] and sums[1] != sums[3], out  # the file, then random bytes and the file in each boot
+
+
+@machines(("6.1", 1), ("6.12", 4))
+def test_memory_is_plugged_in_and_out(version, cpus):
+    script = "while :; do set -- $(grep MemTotal /proc/meminfo); echo total $2; sleep 1; done"
+    total = "sleep 3; tail -n 1 /tmp/console"
+    out = host(husk(version, script, f"--cpus {cpus}", "--memory 256M", "--memory-hotplug 1024", "--api-sock /tmp/api",
+                    args="console=ttyS0 panic=-1 quiet memhp_default_state=online_movable") + " >/tmp/console & pid=$!\n"
+               + until("grep -q ^total /tmp/console") + f"; {total}\n" + "".join(
+                   f"husk ctl /tmp/api memory-hotplug {size}\n" + until(f"husk ctl /tmp/api get /hotplug/memory | grep -q 'plugged_size_mib\":{mib},'", 300)
+                   + f"; {total}\n" for size, mib in (("512M", 512), ("0", 0)))
+               + "husk ctl /tmp/api get /hotplug/memory; husk ctl /tmp/api end; wait $pid; echo husk ends with $?; grep -v ^total /tmp/console")
+    before, more, after = (int(n) / 1024 for n in re.findall(r"^total (\d+)$", out, re.M))
+    assert 500 < more - before < 520 and abs(after - before) < 10, out

@@ -15,9 +15,9 @@ def runs():
     """Name -> exit code and what the program said. All in one host, in which /tmp is a file system on a disk."""
     programs = {name: BUILD / "tests" / path for name, path in ON_ARM64_KERNEL.items()}
     script = "export CMOCKA_MESSAGE_OUTPUT=TAP\n" + "".join(
-        f"echo '== {name}'; timeout 120 /programs/{path.name} 2>&1; code=$?; echo; echo \"== {name} ends with $code\"\n"
+        f"echo '== {name}'; timeout 300 /programs/{path.name} 2>&1; code=$?; echo; echo \"== {name} ends with $code\"\n"
         for name, path in programs.items())
-    out = host(script, timeout=600, programs=programs.values(), disk=2048)
+    out = host(script, timeout=900, programs=programs.values(), disk=2048)
     return {name: (int(code), said) for name, said, code in re.findall(r"^== (\w+)$\n(.*?)^== \1 ends with (\d+)$", out, re.M | re.S)}
 
 
