@@ -48,11 +48,12 @@ cd /tmp
 """
 
 
-# For guests of which there are several: neither drive nor tap.
+# For guests of which there are several: neither drive nor tap. Its second processor is off from tick 6 to 12, and so on.
 TICKS = """dd if=/dev/urandom of=/tmp/ram bs=1M count=2 2>/dev/null; a=$(sha256sum </tmp/ram); n=0; l=0
 while :; do
  read u _ </proc/uptime; v=$(echo $u | tr -d .); [ $v -ge $l ] || echo backwards $l $v
  l=$v; n=$((n+1)); [ "$(sha256sum </tmp/ram)" = "$a" ] && echo sum good || echo sum bad
+ [ $((n%6)) = 0 ] && echo $((n/6%2==0)) >/sys/devices/system/cpu/cpu1/online && echo cpus $(nproc)
  echo tick $n $u; sleep 0.1
 done
 """
