@@ -40,18 +40,20 @@ until_ticks() {
 api() { i=0; until husk ctl $1 status >/dev/null 2>&1 || [ $i -ge 100 ]; do sleep 0.2; i=$((i+1)); done; }
 show() { echo "=== $1"; cat $2; echo; echo "=== end"; }
 boot() { husk run /files/vm.json --api-sock $1 </dev/null >$2 2>&1 & }
-for t in tap0 tap1; do tunctl -t $t >/dev/null; ip addr add 10.9.0.1/32 dev $t; ip link set $t up; done
+# A guest that moves finds the same host behind the other tap.
+for t in tap0 tap1; do tunctl -t $t >/dev/null; ip link set $t address 02:00:00:00:00:01; ip addr add 10.9.0.1/32 dev $t; ip link set $t up; done
 ip route add 10.9.0.2 dev tap0
 dd if=/dev/zero of=/tmp/disk bs=512 count=64 2>/dev/null
 cd /tmp
 """
 
 
-# For guests of which there are several: neither drive nor tap.
+# For guests of which there are several: neither drive nor tap. Its second processor is off from tick 6 to 12, and so on.
 TICKS = """dd if=/dev/urandom of=/tmp/ram bs=1M count=2 2>/dev/null; a=$(sha256sum </tmp/ram); n=0; l=0
 while :; do
  read u _ </proc/uptime; v=$(echo $u | tr -d .); [ $v -ge $l ] || echo backwards $l $v
  l=$v; n=$((n+1)); [ "$(sha256sum </tmp/ram)" = "$a" ] && echo sum good || echo sum bad
+ [ $((n%6)) = 0 ] && echo $((n/6%2==0)) >/sys/devices/system/cpu/cpu1/online && echo cpus $(nproc)
  echo tick $n $u; sleep 0.1
 done
 """

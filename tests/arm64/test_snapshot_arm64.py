@@ -23,7 +23,8 @@ def test_a_guest_works_on_through_stop_after_stop(tmp_path, cpus):
 
 
 def test_a_diff_merged_is_the_guest_and_clones_of_it_go_on(tmp_path):
-    """The record of written pages is KVM's dirty ring; where it lost one, the guest's sums would be wrong or it would crash."""
+    """The record of written pages is KVM's dirty ring; where it lost one, the guest's sums would be wrong or it would crash. The second processor
+    is off when the diff is made, and comes back in the clones."""
     out = host("boot /tmp/api /tmp/out0; p=$!; until_ticks /tmp/out0 3\n"
                "husk ctl /tmp/api snapshot /tmp/full >/dev/null 2>&1; echo full $?\n"
                "until_ticks /tmp/out0 $(($(grep -c ^tick /tmp/out0)+3))\n"
@@ -31,15 +32,17 @@ def test_a_diff_merged_is_the_guest_and_clones_of_it_go_on(tmp_path):
                "echo sizes $(du -m /tmp/full/memory | cut -f1) $(du -m /tmp/diff/memory | cut -f1)\n"
                "husk snapshot merge /tmp/full /tmp/diff -o /tmp/snap >/dev/null 2>&1; echo merge $?\n"
                "husk clone /tmp/snap --count 2 --serial file:/tmp/clone%d --api-sock /tmp/clone%d.sock & p=$!\n"
-               "for n in 0 1; do until_ticks /tmp/clone$n 3; done; kill $p; wait $p; for n in 0 1; do show clone$n /tmp/clone$n; done",
+               "for n in 0 1; do until_ticks /tmp/clone$n 8; done; kill $p; wait $p; for n in 0 1; do show clone$n /tmp/clone$n; done",
                put_config(tmp_path, 2, TICKS, track_dirty_pages=True))
     assert "full 0\n" in out and "diff 0\n" in out and "merge 0\n" in out, out[-3000:]
     full, diff = map(int, out.split("\nsizes ")[1].split()[:2])
     assert 0 < diff < full, (full, diff)
     seen = consoles(out)
     last = goes_on(seen["out0"])
+    assert seen["out0"].count("cpus ") == 1 and "cpus 1\n" in seen["out0"] and 6 <= last[0] < 12, seen["out0"]
     for n in (0, 1):
         goes_on(seen[f"clone{n}"], last)
+        assert "cpus 2\n" in seen[f"clone{n}"]
 
 
 def test_a_snapshot_of_another_architecture_is_refused_by_name():

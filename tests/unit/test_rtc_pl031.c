@@ -1,5 +1,5 @@
-/* test_rtc_pl031.c: the time, setting it, and what tells Linux' driver that it is a PL031. */
-#include "devtest.h"
+/* test_rtc_pl031.c: the time, setting it, what tells Linux' driver that it is a PL031; and its state. */
+#include "platform_states.h"
 
 #include <time.h>
 
@@ -9,9 +9,10 @@ enum { DR = 0x00, MR = 0x04, LR = 0x08, CR = 0x0c, RIS = 0x14, ID = 0xfe0 };
 
 extern const struct device_class rtc_pl031_class;
 
+static const struct dev_slot slot = {.mmio_base = BASE, .mmio_len = 0x1000};
+
 static int setup(void **state)
 {
-	static const struct dev_slot slot = {.mmio_base = BASE, .mmio_len = 0x1000};
 	struct devtest *t = devtest_new();
 
 	devtest_add(t, &rtc_pl031_class, NULL, &slot);
@@ -80,6 +81,25 @@ static void accesses_that_no_driver_makes_do_nothing(void **state)
 	assert_in_range(get(t, DR), time(NULL) - 2, time(NULL));
 }
 
+static void it_keeps_its_distance_to_the_hosts_time_and_its_registers(void **state)
+{
+	struct devtest *b = make(&rtc_pl031_class, &slot, VM_RESTORED);
+
+	set(*state, LR, 1000);
+	set(*state, MR, 77);
+	move(*state, b);
+	assert_in_range(get(b, DR), 1000, 1003);
+	assert_int_equal(get(b, LR), 1000);
+	assert_int_equal(get(b, MR), 77);
+	devtest_free(b);
+}
+
+static void any_state_is_refused_or_the_device_goes_on(void **state)
+{
+	(void)state;
+	spoil_states(&rtc_pl031_class, &slot);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -87,6 +107,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_time_that_is_set_runs_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(its_numbers_are_those_of_a_pl031, setup, teardown),
 		cmocka_unit_test_setup_teardown(accesses_that_no_driver_makes_do_nothing, setup, teardown),
+		cmocka_unit_test_setup_teardown(it_keeps_its_distance_to_the_hosts_time_and_its_registers, setup, teardown),
+		cmocka_unit_test(any_state_is_refused_or_the_device_goes_on),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
