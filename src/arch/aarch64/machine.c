@@ -52,8 +52,6 @@ static int add_platform_device(struct vm *vm, const struct platform_device *p, s
 /* What husk has on x86-64 and not here yet is refused, not left out. */
 static int check_config(const struct config *c, struct err *e)
 {
-	if (c->machine->gdb_socket_path)
-		return err_set(e, -EOPNOTSUPP, "gdb_socket_path: husk's debugger does not know arm64 yet");
 	if (c->cpu || c->machine->cpu_template != CFG_CPU_NONE)
 		return err_set(e, -EOPNOTSUPP, "CPU templates are not there yet for arm64: take cpu_template and cpu-config out");
 	if (c->machine->smt)
