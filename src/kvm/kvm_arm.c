@@ -178,17 +178,3 @@ int kvm_arch_cpu_caps(struct vm *vm, struct arch_cpu_caps *caps, struct err *e)
 		return err_errno(e, "KVM does not tell which page sizes the processor has");
 	return caps->host ? fill_host(vm, caps->host, e) : 0;
 }
-
-int kvm_arch_debug(struct vcpu *v, const struct vcpu_debug *d, struct err *e)
-{
-	(void)v;
-	(void)d;
-	return err_set(e, -EOPNOTSUPP, "husk's debugger does not know arm64 yet");
-}
-
-/* Only a debugger's wish makes KVM come back with one. */
-enum vcpu_exit kvm_arch_debug_exit(struct vcpu *v)
-{
-	log_error(v->vm->log, "vCPU %u: KVM reports a debug event that nobody asked for", v->index);
-	return VCPU_ERROR;
-}

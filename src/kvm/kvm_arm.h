@@ -18,7 +18,10 @@ struct kvm_arch_vm {
 
 struct kvm_arch_vcpu {
 	bool powered_off; /* as KVM was told last */
-	bool finalized;	  /* has its vector registers; there is no SVE, or their lengths are settled */
+	/* kvm_arm_debug.c: what the debugger asked for last */
+	bool debugged;
+	struct debug_hw hw[DEBUG_MAX_HW];
+	bool finalized; /* has its vector registers; there is no SVE, or their lengths are settled */
 };
 
 /* kvm_arm.c */

@@ -9,6 +9,7 @@
 /* Interrupts and doorbells of devices, which both kinds of threads set; the dirty ring, which a vCPU empties when it is full. */
 #define BOTH KVM_IRQ_LINE, KVM_IRQFD, KVM_IOEVENTFD, KVM_RESET_DIRTY_RINGS, KVM_CHECK_EXTENSION
 
-const u32 kvm_vcpu_ioctls[] = {KVM_RUN, GET_STATE, BOTH, 0};
-const u32 kvm_loop_ioctls[] = {GET_STATE,	  GET_WHOLE,	       SET_STATE, BOTH, KVM_SET_USER_MEMORY_REGION,
+/* A vCPU gives the guest its own BRK, while it is debugged (KVM_SET_ONE_REG). */
+const u32 kvm_vcpu_ioctls[] = {KVM_RUN, GET_STATE, KVM_SET_ONE_REG, BOTH, 0};
+const u32 kvm_loop_ioctls[] = {GET_STATE,	  GET_WHOLE,	       SET_STATE, BOTH, KVM_SET_GUEST_DEBUG, KVM_SET_USER_MEMORY_REGION,
 			       KVM_GET_DIRTY_LOG, KVM_CLEAR_DIRTY_LOG, 0};

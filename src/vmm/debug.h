@@ -9,13 +9,15 @@
 
 #define DEBUG_MAX_BREAKS 256
 #define DEBUG_MAX_HW	 4
+#define DEBUG_BREAK_MAX	 4 /* bytes of a breakpoint instruction, at most */
 
 /* Why a vCPU came back with VCPU_DEBUG. */
 enum debug_why {
 	DEBUG_NONE,
 	DEBUG_STEP,  /* one instruction is done, or an exception was delivered: its handler's first instruction is next */
 	DEBUG_BREAK, /* a breakpoint instruction of vm_debug is next */
-	DEBUG_HW,    /* vcpu_debug.hw[index]: of an EXEC one the instruction is next, of the others it is done */
+	DEBUG_HW, /* vcpu_debug.hw[index]: of an EXEC one the instruction is next, of the others it is done (x86) or next (arm64: gdb knows)
+		   */
 };
 
 struct debug_stop {
@@ -42,7 +44,7 @@ struct vcpu_debug {
 /* A breakpoint instruction that the debugger wrote over guest code. */
 struct debug_break {
 	u64 gva, gpa;
-	u8 saved; /* the byte that it hides */
+	u8 saved[DEBUG_BREAK_MAX]; /* the bytes that it hides */
 };
 
 struct vm_debug {

@@ -6,14 +6,16 @@
 #define HUSK_GDB_ARCH_H
 
 #include "vmm/base/buf.h"
+#include "vmm/debug.h"
 #include "vmm/mem.h"
 
 struct cpu_state;
 
 #define GDB_REG_MAX 16 /* bytes of the largest register */
 
-/* The breakpoint instruction: one byte. */
-extern const u8 gdb_arch_break;
+/* The breakpoint instruction: gdb_arch_break_len bytes, at addresses that are multiples of it. */
+extern const u8 gdb_arch_break[DEBUG_BREAK_MAX];
+extern const u32 gdb_arch_break_len;
 
 /* Appends the target description: XML that names the registers, in the order of their numbers. */
 void gdb_arch_describe(struct buf *out);

@@ -27,14 +27,16 @@ static bool translate(struct gdb *g, u64 gva, u64 *gpa)
 
 /* ---- memory ---- */
 
-/* The bytes of [gpa, gpa + len) that a breakpoint hides: swapped with data. */
+/* The bytes of [gpa, gpa + len) that breakpoints hide: into data. */
 static void show_saved(const struct gdb *g, u64 gpa, u8 *data, u64 len)
 {
 	const struct vm_debug *d = &g->vm->debug;
 
 	for (u32 i = 0; i < d->nr_breaks; i++) {
-		if (d->breaks[i].gpa - gpa < len)
-			data[d->breaks[i].gpa - gpa] = d->breaks[i].saved;
+		for (u32 k = 0; k < MIN(gdb_arch_break_len, (u32)DEBUG_BREAK_MAX); k++) {
+			if (d->breaks[i].gpa + k - gpa < len)
+				data[d->breaks[i].gpa + k - gpa] = d->breaks[i].saved[k];
+		}
 	}
 }
 
@@ -61,11 +63,16 @@ static int write_page(struct gdb *g, u64 gpa, const u8 *data, u64 len)
 
 	for (u32 i = 0; i < d->nr_breaks && ret == 0; i++) {
 		struct debug_break *b = &d->breaks[i];
+		bool hit = false;
 
-		if (b->gpa - gpa >= len)
-			continue;
-		b->saved = data[b->gpa - gpa];
-		ret = mem_write(&g->vm->mem, b->gpa, &gdb_arch_break, 1);
+		for (u32 k = 0; k < MIN(gdb_arch_break_len, (u32)DEBUG_BREAK_MAX); k++) {
+			if (b->gpa + k - gpa >= len)
+				continue;
+			b->saved[k] = data[b->gpa + k - gpa];
+			hit = true;
+		}
+		if (hit)
+			ret = mem_write(&g->vm->mem, b->gpa, gdb_arch_break, gdb_arch_break_len);
 	}
 	return ret;
 }
@@ -98,25 +105,28 @@ static int add_soft(struct gdb *g, u64 gva)
 	}
 	if (d->nr_breaks == DEBUG_MAX_BREAKS)
 		return -ENOSPC;
+	if (gva % gdb_arch_break_len)
+		return -EINVAL;
 	if (!translate(g, gva, &b.gpa))
 		return -EFAULT;
-	ret = mem_read(&g->vm->mem, b.gpa, &b.saved, 1);
-	show_saved(g, b.gpa, &b.saved, 1); /* another address of the same byte */
+	ret = mem_read(&g->vm->mem, b.gpa, b.saved, gdb_arch_break_len);
+	show_saved(g, b.gpa, b.saved, gdb_arch_break_len); /* another address of the same bytes */
 	if (ret == 0)
-		ret = mem_write(&g->vm->mem, b.gpa, &gdb_arch_break, 1);
+		ret = mem_write(&g->vm->mem, b.gpa, gdb_arch_break, gdb_arch_break_len);
 	if (ret == 0)
 		d->breaks[d->nr_breaks++] = b;
 	return ret;
 }
 
-/* The guest may have changed the byte meanwhile: then it stays. */
+/* The guest may have changed the bytes meanwhile: then they stay. */
 static void restore(struct gdb *g, const struct debug_break *b)
 {
-	u8 now;
+	u8 now[DEBUG_BREAK_MAX];
 
-	if (debug_break_at(&g->vm->debug, b->gpa) || mem_read(&g->vm->mem, b->gpa, &now, 1) < 0 || now != gdb_arch_break)
+	if (debug_break_at(&g->vm->debug, b->gpa) || mem_read(&g->vm->mem, b->gpa, now, gdb_arch_break_len) < 0 ||
+	    memcmp(now, gdb_arch_break, gdb_arch_break_len) != 0)
 		return;
-	if (mem_write(&g->vm->mem, b->gpa, &b->saved, 1) < 0)
+	if (mem_write(&g->vm->mem, b->gpa, b->saved, gdb_arch_break_len) < 0)
 		log_warn(g->vm->log, "gdb: a breakpoint at 0x%llx cannot be taken back", (unsigned long long)b->gva);
 }
 

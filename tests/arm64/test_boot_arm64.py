@@ -36,11 +36,9 @@ def test_a_tap_carries_frames_both_ways():
     assert "husk: exit 0" in out
 
 
-def test_what_is_not_there_yet_is_refused_and_the_guest_goes_on():
+def test_a_guest_goes_on_after_a_pause():
     out = host(husk("6.12", "sleep 8; echo guest goes on", "--api-sock /tmp/api") + " & pid=$!\n"
                "for i in $(seq 100); do husk ctl /tmp/api status >/dev/null 2>&1 && break; sleep 0.2; done; sleep 6\n"
                "husk ctl /tmp/api pause; husk ctl /tmp/api resume\n"
-               "wait $pid; echo husk ends with $?\n"
-               "husk run --gdb /tmp/gdb --kernel /guest/vmlinuz-6.12 2>&1; true")
-    assert "gdb_socket_path: husk's debugger does not know arm64 yet" in out
+               "wait $pid; echo husk ends with $?")
     assert "guest goes on" in out and "husk ends with 0" in out

@@ -32,12 +32,19 @@ struct arm_reg {
 #define ARM_ENCODING(op0, op1, crn, crm, op2) ((op0) << 14 | (op1) << 11 | (crn) << 7 | (crm) << 3 | (op2))
 #define ARM_SYSTEM_REG(...)		      (0x6030000000130000ull | ARM_ENCODING(__VA_ARGS__))
 #define ARM_ID_AA64MMFR0		      ARM_SYSTEM_REG(3, 0, 0, 7, 0)
+#define ARM_SCTLR			      ARM_SYSTEM_REG(3, 0, 1, 0, 0)
+#define ARM_TTBR0			      ARM_SYSTEM_REG(3, 0, 2, 0, 0)
+#define ARM_TTBR1			      ARM_SYSTEM_REG(3, 0, 2, 0, 1)
+#define ARM_TCR				      ARM_SYSTEM_REG(3, 0, 2, 0, 2)
+#define ARM_VBAR			      ARM_SYSTEM_REG(3, 0, 12, 0, 0)
 #define ARM_MPIDR			      ARM_SYSTEM_REG(3, 0, 0, 0, 5)
 #define ARM_CNTVCT			      ARM_SYSTEM_REG(3, 3, 14, 3, 2) /* KVM's id; the encoding is that of CNTV_CVAL_EL0 */
 #define ARM_CNTPCT			      ARM_SYSTEM_REG(3, 3, 14, 0, 1)
 #define ARM_FIRMWARE_REG(n)		      (0x6030000000140000ull | (n))
 #define ARM_PSCI_VERSION		      ARM_FIRMWARE_REG(0)
 #define ARM_WORKAROUND_2		      ARM_FIRMWARE_REG(2)
+
+#define ARM_BREAK 0xb9dbu /* number of the BRK that is the debugger's */
 
 #define ARM_NR_VREGS  32u
 #define ARM_VREG_SIZE 16u  /* bytes of V0 to V31 */

@@ -48,20 +48,10 @@ static int add_platform_device(struct vm *vm, const struct platform_device *p, s
 	return vm_add_device(vm, cls, list && list->nr ? list->items : NULL, &p->slot, e);
 }
 
-/* What husk has on x86-64 and not here yet is refused, not left out. */
-static int check_config(const struct config *c, struct err *e)
-{
-	if (c->machine->gdb_socket_path)
-		return err_set(e, -EOPNOTSUPP, "gdb_socket_path: husk's debugger does not know arm64 yet");
-	return 0;
-}
-
 int machine_init(struct vm *vm, struct err *e)
 {
-	int ret = check_config(vm->config, e);
+	int ret = 0;
 
-	if (ret < 0)
-		return ret;
 	vm->machine = xzalloc(sizeof(*vm->machine));
 	for (u32 i = 0; ret == 0 && i < ARRAY_SIZE(platform); i++) {
 		if (!platform[i].boot_timer || vm->config->boot_timer)

@@ -129,7 +129,8 @@ static const struct feature {
 	{"k_gs_base", "org.husk.x86.system", ""},
 };
 
-const u8 gdb_arch_break = 0xcc; /* INT3 */
+const u8 gdb_arch_break[DEBUG_BREAK_MAX] = {0xcc}; /* INT3 */
+const u32 gdb_arch_break_len = 1;
 
 static void put_text(struct buf *out, const char *text)
 {
