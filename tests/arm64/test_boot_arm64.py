@@ -16,8 +16,8 @@ def test_a_cloud_kernel_boots_with_what_the_device_tree_names(version, cpus):
 
 def test_processors_of_a_second_cluster_come_up():
     """MPIDR has 16 in a cluster: device tree, KVM and GIC must agree on the seventeenth."""
-    out = host(husk("6.12", "nproc; cat /proc/device-tree/cpus/cpu@100/enable-method; echo; dmesg | grep -c 'Booted secondary processor'", "--cpus 18"))
-    assert "\n18\npsci" in out and "husk: exit 0" in out, out
+    out = host(husk("6.12", "nproc; cat /proc/device-tree/cpus/cpu@100/enable-method; echo", "--cpus 17", "--memory 512M"))
+    assert "\n17\npsci" in out and "husk: exit 0" in out, out
 
 
 def test_reboot_and_panic_end_as_documented():
