@@ -40,7 +40,7 @@ int kvm_arm_finalize(struct vcpu *v, const u64 *vls, struct err *e) MUST_CHECK;
 /* Fills kvm_arch_vm.ids. -EOPNOTSUPP: KVM has a register that husk cannot save. */
 int kvm_arm_list(struct vcpu *v, struct err *e) MUST_CHECK;
 /* Values of all those registers. */
-int kvm_arm_get_list(const struct vcpu *v, struct arm_reg *regs, u32 *nr, struct err *e) MUST_CHECK;
+int kvm_arm_get_list(struct vcpu *v, struct arm_reg *regs, u32 *nr, struct err *e) MUST_CHECK;
 
 /* kvm_arm_gic.c: the GICv3 of the VM, made before the first vCPU, ready for interrupts after the last. */
 int kvm_gic_create(struct kvm_vm *kv, struct err *e) MUST_CHECK;

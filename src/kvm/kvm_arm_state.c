@@ -86,10 +86,10 @@ static int reg_failed(const struct vcpu *v, unsigned long request, u64 id, struc
 }
 
 /* Registers of 32 bits are little-endian in the lower half. */
-int kvm_arm_get_list(const struct vcpu *v, struct arm_reg *regs, u32 *nr, struct err *e)
+int kvm_arm_get_list(struct vcpu *v, struct arm_reg *regs, u32 *nr, struct err *e)
 {
 	const struct kvm_arch_vm *kx = kvm_vm_of(v->vm)->arch;
-	int ret = kvm_arm_list((struct vcpu *)v, e);
+	int ret = kvm_arm_list(v, e);
 
 	*nr = 0;
 	for (u32 i = 0; ret == 0 && i < kx->nr_ids; i++) {

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from moving import LONG, consoles, goes_on, host, put_config
+from moving import LONG, TICKS, consoles, goes_on, host, put_config
 
 EACH = 5 if LONG else 1
 
@@ -29,3 +29,18 @@ def test_a_guest_works_on_through_move_after_move(tmp_path, cpus, channel):
         status = json.loads(seen[f"status{n}"])
         assert status["phase"] == "completed" and status["verified_pages"] and not status["different_pages"], status
         assert (status["faults"]["count"] > 0) == (mode == "postcopy"), status
+
+
+def test_a_guest_moves_in_the_other_modes(tmp_path):
+    out = host("boot /tmp/api0 /tmp/out0; p=$!; until_ticks /tmp/out0 4; n=0\n"
+               "for m in hybrid local; do\n"
+               " n=$((n+1)); husk receive unix:/tmp/in$n --api-sock /tmp/api$n </dev/null >/tmp/out$n 2>/tmp/err$n & q=$!\n"
+               " until grep -q waiting /tmp/err$n; do sleep 0.2; done\n"
+               " husk migrate /tmp/api$((n-1)) unix:/tmp/in$n mode=$m 2>/dev/null; echo moved $?\n"
+               " wait $p; show out$((n-1)) /tmp/out$((n-1)); until_ticks /tmp/out$n 4; p=$q\n"
+               "done\n"
+               "kill $p; wait $p; show out2 /tmp/out2", put_config(tmp_path, 2, TICKS))
+    seen, last = consoles(out), None
+    assert "out2" in seen and out.count("moved 0\n") == 2, out[-3000:]
+    for n in range(3):
+        last = goes_on(seen[f"out{n}"], last)

@@ -60,7 +60,7 @@ REASONS = {
     "b)": "devices are made in SETUP and loaded when the package is there; nothing of them happens between",
     "c)": "LOADED says that all devices are loaded",
 }
-LOST = "connection is lost: (Connection reset by peer|the peer has closed it|Broken pipe)"
+LOST = "connection is lost: (Connection reset by peer|the peer has closed it|Broken pipe|the source does not take requests for pages)"
 # What the source says, and the destination (its log, too). FRAME: the one at which it happens.
 WORDS = {
     "source-killed": ("", f"source.*{LOST}"),
