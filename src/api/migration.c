@@ -124,19 +124,22 @@ static int need_address(const struct api_call *call, const char **out, struct er
 
 static int source_numbers(const struct api_call *call, struct source_params *p, struct err *e)
 {
-	u64 downtime_ms = 0, bulk = 0, patience = 0;
+	u64 downtime_ms = 0, bulk = 0, push = 0, patience = 0;
 	int r = number(call, "max_downtime_ms", 300, 1, 600000, &downtime_ms, e);
 
 	if (r == 0)
 		r = number(call, "max_bandwidth", 0, 0, UINT64_MAX >> 1, &p->bandwidth, e);
 	if (r == 0)
-		r = number(call, "channels", 1, 1, WIRE_MAX_BULK, &bulk, e);
+		r = number(call, "channels", 2, 1, WIRE_MAX_BULK, &bulk, e);
+	if (r == 0)
+		r = number(call, "push_channels", 1, 1, WIRE_MAX_BULK, &push, e);
 	if (r == 0)
 		r = number(call, "timeout_ms", 10000, 100, 3600000, &patience, e);
 	if (r == 0)
 		r = number(call, "package_cap", PACKAGE_SOFT_CAP, 1, PACKAGE_HARD_CAP, &p->package_cap, e);
 	p->max_downtime_ns = downtime_ms * NSEC_PER_MSEC;
 	p->nr_bulk = (u32)bulk;
+	p->nr_push = (u32)push;
 	p->patience_ms = (u32)patience;
 	return r;
 }

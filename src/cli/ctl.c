@@ -26,7 +26,7 @@ const struct ctl_command ctl_commands[] = {
 	{"migrate", "ADDRESS [mode=M ...] | status | cancel | recover [ADDRESS] | take-back | take-over | break",
 	 "status cancel recover take-back take-over break", 1, 9,
 	 "Moves it, while it runs, to the husk receive that listens at ADDRESS (tcp:HOST:PORT, unix:PATH). mode=precopy|postcopy|hybrid|local, "
-	 "on-stall=throttle|postcopy|cancel|wait, max-downtime=MS, bandwidth=SIZE, channels=N, timeout=MS, compress, verify, copy-disks. The others: docs/migration.md.",
+	 "on-stall=throttle|postcopy|cancel|wait, max-downtime=MS, bandwidth=SIZE, channels=N, push-channels=N, timeout=MS, compress, verify, copy-disks. The others: docs/migration.md.",
 	 ctl_migrate},
 	{"stop", "", "", 0, 0, "Presses Ctrl-Alt-Del: the guest shuts down in its own time.", ctl_stop},
 	{"end", "", "", 0, 0, "Ends the VM at once, as a power cut does.", ctl_end},

@@ -107,7 +107,7 @@ static int bad_word(const char *word, struct err *e)
 	return err_set(
 		e, -EINVAL,
 		"\"%.60s\" is not understood: mode=precopy|postcopy|hybrid|local, on-stall=throttle|postcopy|cancel|wait, max-downtime=MS, "
-		"bandwidth=SIZE, channels=1..8, timeout=MS, compress, verify, copy-disks",
+		"bandwidth=SIZE, channels=1..8, push-channels=1..8, timeout=MS, compress, verify, copy-disks",
 		word);
 }
 
@@ -165,6 +165,8 @@ static int take_word(struct json_object *body, const char *word, struct err *e)
 		return take_number(body, "timeout_ms", value, e);
 	else if (n == 8 && !strncmp(word, "channels", n))
 		return take_number(body, "channels", value, e);
+	else if (n == 13 && !strncmp(word, "push-channels", n))
+		return take_number(body, "push_channels", value, e);
 	else if (n == 9 && !strncmp(word, "bandwidth", n))
 		return take_size(body, "max_bandwidth", value, e);
 	else

@@ -15,9 +15,10 @@ struct source_params {
 	struct tls_identity *tls; /* for addresses that want it; borrowed, NULL: there is none */
 	enum migrate_mode mode;
 	enum migrate_stall stall;
-	u64 max_downtime_ns;   /* precopy hands over when it expects less; default 300 ms */
-	u64 bandwidth;	       /* bytes per second over all BULK channels; 0: no limit. Pages that are waited for ignore it */
-	u32 nr_bulk;	       /* 1..8 */
+	u64 max_downtime_ns; /* precopy hands over when it expects less; default 300 ms */
+	u64 bandwidth;	     /* bytes per second over all BULK channels; 0: no limit. Pages that are waited for ignore it */
+	u32 nr_bulk;	     /* 1..8 */
+	u32 nr_push;	     /* how many of them send in postcopy what nobody asks for yet, which delays what the guest waits for; 0: all */
 	bool compress, verify; /* zlib, where a batch of pages shrinks; digests at the end */
 	bool copy_disks;       /* the contents of all drives that the guest can write come along; else the destination sees the same */
 	u32 patience_ms;       /* without a word from the peer the connection is lost; default 10000 */

@@ -2,7 +2,8 @@
  * source_ram.c: the threads that send pages; see source_impl.h.
  *
  * While the guest runs here a page goes through the channel that its number names, so that a newer version of it never overtakes an older
- * one. In postcopy there is one version only: all channels work side by side at one place, which follows what the guest asks for.
+ * one. In postcopy there is one version only: those channels that push work side by side at one place, which follows what the guest asks
+ * for.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -133,7 +134,7 @@ static int do_job(struct sender *b, enum source_job kind, struct err *e)
 	int ret = 0;
 
 	if (kind == JOB_PUSH)
-		return push(b, e);
+		return !b->s->params.nr_push || b->index < b->s->params.nr_push ? push(b, e) : 0;
 	if (kind != JOB_SYNC)
 		ret = send_own(b, kind, e);
 	if (ret < 0)

@@ -34,7 +34,7 @@ def test_a_guest_moves_and_goes_on(movers, mode, channels):  # noqa: F811
     src = movers.booted(SUMS.format(mib=24) + TICKS, memory=256, cpus=channels)
     src.wait_console("sum good", 120)
     dst = movers.waiting()
-    status = movers.moved(src, dst, mode=mode, channels=channels, verify=True)
+    status = movers.moved(src, dst, mode=mode, channels=channels, push_channels=channels, verify=True)
     goes_on(dst, src.ticks()[-1])
     sums_agree(dst)
     assert dst.get("/")["state"] == "Running" and dst.get("/vm/config")["machine-config"]["mem_size_mib"] == 256
@@ -288,7 +288,7 @@ def test_a_guest_moves_over_tls(movers, tmp_path, mode):  # noqa: F811
     assert dst.address.startswith("tls:127.0.0.1:")
     plain = movers.move(src, type("plain", (), {"address": dst.address.replace("tls:", "tcp:")}))
     runs_on(src, plain)
-    movers.moved(src, dst, mode=mode, channels=2, verify=True)
+    movers.moved(src, dst, mode=mode, verify=True)
     goes_on(dst, src.ticks()[-1])
     sums_agree(dst)
 

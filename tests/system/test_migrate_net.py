@@ -64,7 +64,7 @@ def test_nothing_is_lost_between_two_hosts(movers, hosts, tmp_path, modes):  # n
         goes_on(vm, "disk", "tcp", "written", timeout=180)
         prefix, address = hosts[(move + 1) % 2]
         dst = movers.waiting(f"tcp:{address}:0", prefix=prefix)
-        movers.moved(vm, dst, mode=modes[move % len(modes)], verify=True, channels=1 + move % 3)
+        movers.moved(vm, dst, mode=modes[move % len(modes)], verify=True, channels=1 + move % 3, push_channels=1 + move % 2)
         dst.wait_ticks(timeout=120)
         last, first = vm.ticks()[-1], dst.ticks()[0]
         assert first[0] in (last[0] + 1, last[0] + 2), (move, last, first)

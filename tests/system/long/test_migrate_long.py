@@ -28,7 +28,7 @@ def move_with_cuts(movers, src, chance, mode, cuts):  # noqa: F811
     """One move, cut up to so many times; (where it runs, how often it was cut)."""
     dst, whole, made = movers.waiting("tcp:127.0.0.1:0"), 70 << 20, 0
     relay = Relay(dst.address)
-    action, params = "Start", {"mode": mode, "channels": chance.choice([1, 1, 3]), "verify": True}
+    action, params = "Start", {"mode": mode, "channels": chance.choice([1, 2, 3]), "push_channels": chance.choice([1, 3]), "verify": True}
     while True:
         relay.sprung.clear()
         before = relay.passed
