@@ -275,6 +275,17 @@ static u64 tsc_khz(const struct vm *vm)
 	return khz > 0 ? (u64)khz : 0;
 }
 
+/* Processors of AMD have no IA32_ARCH_CAPABILITIES. KVM shows it there all the same, and later kernels (seen with 6.18) then refuse each
+ * value but 0: a guest from elsewhere that has it would not load. */
+static void drop_arch_capabilities(struct x86_cpuid_table *t)
+{
+	const struct x86_cpuid *vendor = x86_cpuid_find(t, 0, 0);
+	struct x86_cpuid *ext = x86_cpuid_find(t, 7, 0);
+
+	if (vendor && ext && (vendor->ebx == signature_AMD_ebx || vendor->ebx == 0x6f677948 /* Hygo(nGenuine) */))
+		ext->edx &= ~(u32)BIT(29);
+}
+
 int kvm_arch_cpu_caps(struct vm *vm, struct arch_cpu_caps *caps, struct err *e)
 {
 	const struct kvm_vm *kv = kvm_vm_of(vm);
@@ -283,6 +294,7 @@ int kvm_arch_cpu_caps(struct vm *vm, struct arch_cpu_caps *caps, struct err *e)
 
 	if (ret < 0)
 		return ret;
+	drop_arch_capabilities(&caps->cpuid);
 	kvm_feature_msrs(vm, caps);
 	caps->tsc_khz = tsc_khz(vm);
 	caps->tsc_deadline = kvm_cap(kv, KVM_CAP_TSC_DEADLINE_TIMER);

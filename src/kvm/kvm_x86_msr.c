@@ -267,12 +267,15 @@ void kvm_feature_msrs(const struct vm *vm, struct arch_cpu_caps *caps)
 		bool of_vcpu; /* KVM tells it of no processor, but each vCPU has it */
 	} msrs[] = {{MSR_UCODE_REV, false}, {MSR_PLATFORM_INFO, true}, {MSR_ARCH_CAPABILITIES, false}, {MSR_AMD_DE_CFG, false}};
 	const struct kvm_vcpu *first = vm->nr_vcpus ? vm->vcpus[0].accel : NULL;
+	const struct x86_cpuid *ext = x86_cpuid_find(&caps->cpuid, 7, 0);
 
 	_Static_assert(ARRAY_SIZE(msrs) <= X86_FEATURE_MSR_MAX, "they fit");
 	caps->nr_feature_msrs = 0;
 	for (u32 i = 0; i < ARRAY_SIZE(msrs); i++) {
 		int fd = !msrs[i].of_vcpu ? kvm_vm_of(vm)->dev_fd : first ? first->fd : -1;
 
+		if (msrs[i].index == MSR_ARCH_CAPABILITIES && !(ext && ext->edx & BIT(29)))
+			continue;
 		if (fd >= 0 && read_one(fd, msrs[i].index, &caps->feature_msrs[caps->nr_feature_msrs]))
 			caps->nr_feature_msrs++;
 	}

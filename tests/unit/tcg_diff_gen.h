@@ -5,6 +5,7 @@
 #ifndef HUSK_TEST_TCG_DIFF_GEN_H
 #define HUSK_TEST_TCG_DIFF_GEN_H
 
+#include "makers.h"
 #include "tcg_diff_rig.h"
 
 static u64 seed;
@@ -62,6 +63,7 @@ struct gen {
 	u32 nr;
 	bool single;  /* registers can be chosen freely before the only instruction */
 	bool vectors; /* may hold some */
+	bool own;     /* holds shifts, whose undefined flags are this processor's own: the interpreter's are as Intel's */
 	u16 reserved; /* registers that must keep their values */
 	u64 gpr[16];  /* single: the start */
 	u16 chosen;   /* single: of these */
@@ -180,6 +182,9 @@ static bool wanted(const struct gen *g, const struct x86_insn *in)
 	const struct tcg_cpu *c = rig->c;
 	bool vector = in->op >= OP_VEC;
 
+	if (makers_differ(in) || (in->op == OP_SERIALIZE && !is_intel()) ||
+	    (in->feat == FEAT_SHA && touches_memory(in) && !is_intel())) /* AMD's SHA operands need no alignment */
+		return false;
 	if ((in->feat && !tcg_has(c, in->feat)) || (in->feat2 && !tcg_has(c, in->feat2)) || in->gpr_write & g->reserved)
 		return false;
 	if (touches_memory(in) && (in->mem.size > 64 || in->mem.seg == X86_FS))
@@ -352,6 +357,7 @@ static bool add_random(struct gen *g, enum insn_class cls)
 		if (!find_insn(g, cls, b, &in))
 			return false;
 		help(g, &in);
+		g->own |= !is_intel() && in.op >= OP_ROL && in.op <= OP_SHRD;
 		if (!aim(g, &in, b, &target)) {
 			g->nr = mark;
 			continue;

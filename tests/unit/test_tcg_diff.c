@@ -336,6 +336,8 @@ static const char *run_once(void)
 		if (what)
 			return what;
 	}
+	if (d.g.own)
+		return NULL;
 	d.interp = true;
 	rig_run_guest(false);
 	what = compare(false);

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include "tcg/cpumodel.h"
 #include "tcg/x86_64/interp.h"
 #include "tcg_fpu_insns.h"
 #include "vmm/base/err.h"
@@ -423,7 +424,18 @@ static void forget_side_effects(void)
 	native.xs[24] = (u8)((native.xs[24] & ~63) | (cpu.fpu[24] & 63));
 }
 
-/* Runs natively, then by tcg, both from `before`; returns the exception of both. */
+/* The legacy forms of the SHA instructions: Intel's processors want their operands aligned, AMD's do not, and tcg does as Intel. */
+static bool is_sha(const u8 *bytes, u32 len)
+{
+	struct x86_insn insn;
+
+	x86_decode(&insn, bytes, len, 64, false);
+	return insn.feat == FEAT_SHA;
+}
+
+#define SKIPPED UINT32_MAX
+
+/* Runs natively, then by tcg, both from `before`; returns the exception of both. SKIPPED: makers differ, there is nothing to compare. */
 static u32 run_both(const u8 *bytes, u32 len, const char *text)
 {
 	u32 vector;
@@ -436,6 +448,8 @@ static u32 run_both(const u8 *bytes, u32 len, const char *text)
 			memcpy(mem_native + i * 4096, mem + i * 4096, 4096);
 	set_memory();
 	vector = run_tcg(bytes, len);
+	if (vector == X86_GP && native.trap != X86_GP && is_sha(bytes, len))
+		return SKIPPED;
 	if (vector != native.trap)
 		fail_msg("%s: exception: native %lu, tcg %u", text, native.trap, vector);
 	if (vector == X86_PF && !areas)
@@ -449,19 +463,35 @@ static u32 run_both(const u8 *bytes, u32 len, const char *text)
 
 static void check(const u8 *bytes, u32 len, const char *text)
 {
+	u32 vector = run_both(bytes, len, text);
+
+	if (vector == SKIPPED)
+		return;
 	/* Natively some instructions have stored a part before they fault at the next page. */
-	if (run_both(bytes, len, text) == X86_PF)
+	if (vector == X86_PF)
 		memcpy(mem_native, mem_before, sizeof(mem_native));
 	same_state(text);
 	same_memory(text);
+}
+
+/* What this host has: the rest is #UD natively, whatever its operands. */
+static bool host_has(const struct x86_insn *insn)
+{
+	return cpu.features[insn->feat / 64] >> insn->feat % 64 & 1 && cpu.features[insn->feat2 / 64] >> insn->feat2 % 64 & 1;
 }
 
 static void check_list(const u8 *list)
 {
 	u32 n = 0;
 
-	for (const char *text; *list; list += 1 + *list + strlen(text) + 1, n++) {
+	for (const char *text; *list; list += 1 + *list + strlen(text) + 1) {
+		struct x86_insn insn;
+
 		text = (const char *)list + 1 + *list;
+		x86_decode(&insn, list + 1, *list, 64, false);
+		if (!host_has(&insn))
+			continue;
+		n++;
 		for (u32 round = 0; round < ROUNDS * NR_PLACES; round++) {
 			random_state();
 			put_operand(round % NR_PLACES);
@@ -615,13 +645,6 @@ static u32 random_encoding(u8 *b)
 	return n;
 }
 
-/* Those that every processor with AVX-512 that is likely to run this has. */
-static bool is_common(u32 feat)
-{
-	return feat != FEAT_AVX_IFMA && feat != FEAT_AVX_VNNI_INT8 && feat != FEAT_AVX_NE_CONVERT && feat != FEAT_AVX512VP2INTERSECT &&
-	       feat != FEAT_SHA512 && feat != FEAT_SM3 && feat != FEAT_SM4;
-}
-
 static bool is_vector(u32 op)
 {
 	return op == OP_VEC || op == OP_VEC_MASKED || op == OP_EMMS || op == OP_LDMXCSR || op == OP_STMXCSR;
@@ -640,8 +663,8 @@ static void random_encodings_do_what_they_do_natively(void **state)
 
 		random_encoding(b);
 		len = x86_decode(&insn, b, 15, 64, false);
-		if (!is_vector(insn.op) || !is_common(insn.feat) || !is_common(insn.feat2) || insn.mem.base == X86_RIP ||
-		    insn.gpr_read & BIT(X86_RSP) || insn.gpr_write & BIT(X86_RSP))
+		if (!is_vector(insn.op) || !host_has(&insn) || insn.mem.base == X86_RIP || insn.gpr_read & BIT(X86_RSP) ||
+		    insn.gpr_write & BIT(X86_RSP))
 			continue;
 		for (u32 k = 0; k < len; k++)
 			snprintf(text + 3 * k, 4, "%02x ", b[k]);
@@ -821,8 +844,7 @@ static void areas_are_saved_as_natively(void **state)
 				before.gpr[X86_RAX] |= 1; /* else: random components */
 			st_le64(before.xs + 512, 0xe7 & rnd());
 			areas = true;
-			if ((strstr(text, "xsavec") || strstr(text, "xsaveopt")) && round % NR_PLACES >= ABSENT_2ND &&
-			    round % NR_PLACES <= ABSENT)
+			if (strstr(text, "xsave") && round % NR_PLACES >= ABSENT_2ND && round % NR_PLACES <= ABSENT)
 				continue;		    /* natively, it may touch components that it does not write */
 			before.gpr[X86_RAX] &= before.mask; /* the host has more: PKRU, AMX */
 			before.gpr[X86_RDX] = 0;
@@ -921,6 +943,7 @@ static void components_that_the_guest_has_not_enabled_stay_out(void **state)
 	assert_memory_equal(cpu.fpu + offset_of[2], before.xs + offset_of[2], 256);
 	st_le64(mem + at + 512, 3);
 	assert_int_equal(run_tcg(xrstor, 3), 0);
+	normalize(cpu.fpu);
 	assert_memory_equal(cpu.fpu + offset_of[2], before.xs + offset_of[2], 256);
 	assert_memory_equal(cpu.fpu + 160, mem + at + 160, 256);
 	memset(mem + at, 0x5a, 4096);
@@ -996,6 +1019,7 @@ static void code_of_32_bits_leaves_the_high_registers_alone(void **state)
 	mem[at + 512] = 2; /* the others are initialized */
 	before.gpr[X86_RAX] = 0xe7;
 	assert_int_equal(run_tcg_mode(xrstor, 3, 32), 0);
+	normalize(cpu.fpu);
 	for (u32 i = 0; i < 128; i++) {
 		assert_int_equal(cpu.fpu[160 + i], 0x11);
 		assert_int_equal(cpu.fpu[offset_of[2] + i], 0);
@@ -1176,7 +1200,8 @@ static int setup(void **state)
 	mem = mmap(NULL, PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	code_page = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_true(mem != MAP_FAILED && code_page != MAP_FAILED);
-	memset(cpu.features, 0xff, sizeof(cpu.features));
+	cpumodel_build(&cpu.cpuid, cpumodel_host_cpuid);
+	cpumodel_features(&cpu.cpuid, cpu.features);
 	assert_int_equal(fpu_init(&cpu, &e), 0);
 	return 0;
 }

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <ucontext.h>
 
+#include "makers.h"
+
 #define OTHER	  (CODE + 64)				/* where branches go */
 #define DATA	  (FLAT_BASE + 5 * MEM_PAGE_SIZE - 512) /* around a page's end */
 #define DATA_SIZE 1024u
@@ -240,6 +242,7 @@ static void put_vex(struct made *m, u32 vvvv)
 	put(m, (m->wide ? below(2) : 0) << 7 | (~vvvv & 15) << 3 | pp[m->f->pfx], 1);
 }
 
+/* A near branch with 66 in 64-bit code goes to 16 bits on AMD's processors. */
 static void put_prefixes(struct made *m)
 {
 	const struct form *f = m->f;
@@ -247,7 +250,7 @@ static void put_prefixes(struct made *m)
 
 	if (flags & F_LOCKED && !below(4))
 		put(m, 0xf0, 1);
-	if (f->pfx == 0x66 || (!below(3) && !(flags & (F_NO66 | F_VEX)) && !(flags & F_JUMP && !m->wide)))
+	if (f->pfx == 0x66 || (!below(3) && !(flags & (F_NO66 | F_VEX)) && !(flags & F_JUMP && (!m->wide || !is_intel()))))
 		put(m, 0x66, 1);
 	if (m->wide && !below(6) && !(flags & F_STACK))
 		put(m, 0x67, 1);
@@ -286,15 +289,13 @@ static void put_modrm(struct made *m)
 static bool host_differs(const struct form *f)
 {
 	u32 eax, ebx, ecx, edx;
-	bool intel, newer;
+	bool newer;
 
-	__cpuid(0, eax, ebx, ecx, edx);
-	intel = ebx == signature_INTEL_ebx;
 	__cpuid_count(7, 0, eax, ebx, ecx, edx);
 	newer = ebx & BIT(3) && ebx & BIT(8) && ebx & BIT(19);
 	if (!newer && (f->flags & F_VEX || f->map == 2))
 		return true;
-	return !intel && (f->exts == 0xff || f->flags & (F_STR | F_NO64) || f->op == 0xb0);
+	return !is_intel() && (f->exts == 0xff || f->flags & (F_STR | F_NO64) || f->op == 0xb0);
 }
 
 /* Bytes; the decoder says where displacement and immediate are. False: not one that can be run. */

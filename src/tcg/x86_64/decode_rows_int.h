@@ -264,7 +264,7 @@
 
 #define ROWS_GROUPS(G, GL) \
 	G(g63, M, 0, ARPL, NONE, 0, WZF, NONE, XR, Ew, Gw) \
-	G(g63, M, 1, MOVSX, NONE, A_GEN, NONE, NONE, WR, Gv, Ez) \
+	G(g63, M, 1, MOVSX, NONE, A_GEN, NONE, NONE, WR, Gv, Ed) \
 	G(g1, A, 0, ADD, NONE, A_LOCK, ALU, NONE, XR, 0) \
 	G(g1, A, 1, OR, NONE, A_LOCK, ALU, NONE, XR, 0) \
 	G(g1, A, 2, ADC, NONE, A_LOCK, ADC, NONE, XR, 0) \
