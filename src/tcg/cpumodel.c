@@ -60,9 +60,15 @@ static const struct shown {
 	{0x80000004, ALL, {ALL, ALL, ALL, ALL}, {0}, false},
 	{0x80000005, ALL, {ALL, ALL, ALL, ALL}, {0}, true},
 	{0x80000006, ALL, {ALL, ALL, ALL, ALL}, {0}, false},
-	{0x80000007, ALL, {0}, {0, 0, 0, B(8)}, false},	      /* invariant TSC */
-	{0x80000008, ALL, {0xff, 0, 0, 0}, {0}, false},	      /* MAXPHYADDR; the rest: address_sizes */
-	{0x80000021, ALL, {0}, {B(2) | B(6), 0, 0, 0}, true}, /* LFENCE serializes; a null selector clears the base */
+	{0x80000007, ALL, {0}, {0, 0, 0, B(8)}, false}, /* invariant TSC */
+	{0x80000008, ALL, {0xff, 0, 0, 0}, {0}, false}, /* MAXPHYADDR; the rest: address_sizes */
+	{0x80000008,
+	 ALL,
+	 {0},
+	 {0, B(26) | B(29), 0, 0},
+	 true}, /* SSB_NO BTC_NO: no mitigation that costs, as in CPUMODEL_ARCH_CAPABILITIES */
+	/* LFENCE serializes, a null selector clears the base, SRSO_NO; TSA_SQ_NO TSA_L1_NO */
+	{0x80000021, ALL, {0}, {B(2) | B(6) | B(29), 0, B(1) | B(2), 0}, true},
 };
 
 void cpumodel_host_cpuid(u32 leaf, u32 subleaf, u32 out[4])

@@ -21,6 +21,8 @@ static inline bool makers_differ(const struct x86_insn *in)
 {
 	const u8 *first = in->bytes + in->nr_prefixes;
 
+	if (in->op == OP_MOVSX && in->opcode == 0x63 && in->opsize == 2)
+		return in->mod != 3; /* Intel's read two bytes, AMD's four, and so does tcg */
 	if (is_intel())
 		return false;
 	first += in->mode == 64 && (*first & 0xf0) == 0x40;

@@ -118,6 +118,20 @@ static void what_husk_does_itself_is_shown_on_any_host(void **state)
 	assert_int_equal(reg(&t, 0x40000001, 0, 'a'), 1u << 0 | 1u << 1 | 1u << 3 | 1u << 24);
 }
 
+static void processors_of_amd_need_no_mitigations_that_cost(void **state)
+{
+	struct x86_cpuid_table t;
+
+	(void)state;
+	cpumodel_build(&t, small);
+	assert_true(bit(&t, 0x80000008, 0, 'b', 26) && bit(&t, 0x80000008, 0, 'b', 29)); /* SSB_NO, BTC_NO */
+	assert_true(bit(&t, 0x80000021, 0, 'a', 2) && bit(&t, 0x80000021, 0, 'a', 29));	 /* LFENCE, SRSO_NO */
+	assert_true(bit(&t, 0x80000021, 0, 'c', 1) && bit(&t, 0x80000021, 0, 'c', 2));	 /* TSA */
+	cpumodel_build(&t, all_of_it);
+	assert_null(x86_cpuid_find(&t, 0x80000021, 0));
+	assert_false(bit(&t, 0x80000008, 0, 'b', 26));
+}
+
 static void without_their_state_there_are_no_avx512_instructions(void **state)
 {
 	struct x86_cpuid_table t;
@@ -246,6 +260,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_nobody_translates_is_not_shown),
 		cmocka_unit_test(what_husk_does_itself_is_shown_on_any_host),
+		cmocka_unit_test(processors_of_amd_need_no_mitigations_that_cost),
 		cmocka_unit_test(without_their_state_there_are_no_avx512_instructions),
 		cmocka_unit_test(the_xsave_area_ends_where_the_last_component_does),
 		cmocka_unit_test(leaves_are_in_order_and_the_machine_builds_on_them),

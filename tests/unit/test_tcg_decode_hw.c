@@ -294,9 +294,8 @@ static void check_memory(void)
 			report("accesses memory", hw.cr2, 0);
 		return;
 	}
-	/* One byte further on: a page fault, or #GP if it has to be aligned. MOVSXD with 66: Intel's processors read two bytes of the four.
-	 */
-	if (s.in.op != OP_VEC_MASKED && !(s.in.op == OP_MOVSX && s.in.opsize_prefix) && run(s.at + 1) != HW_FAULT)
+	/* One byte further on: a page fault, or #GP if it has to be aligned. */
+	if (s.in.op != OP_VEC_MASKED && run(s.at + 1) != HW_FAULT)
 		report("accesses less memory", hw.cr2, 0);
 	faults = run((u64)s.data + 3 * HW_PAGE - s.in.mem.size) == HW_FAULT && hw.cr2;
 	if (faults != !!(s.in.mem.access & OPND_W) && s.in.op != OP_VEC_MASKED)

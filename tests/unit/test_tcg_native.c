@@ -318,7 +318,7 @@ static bool make(struct made *m, bool wide)
 		put_modrm(m);
 	for (u32 i = m->len; i < sizeof(m->bytes); i++)
 		m->bytes[i] = (u8)value();
-	if (!x86_decode(&m->insn, m->bytes, 15, wide ? 64 : 32, false) || m->insn.op == OP_UD)
+	if (!x86_decode(&m->insn, m->bytes, 15, wide ? 64 : 32, false) || m->insn.op == OP_UD || makers_differ(&m->insn))
 		return false;
 	m->len = m->insn.len;
 	if (f->flags & F_JUMP)
