@@ -167,7 +167,7 @@ static void a_guest_goes_on_in_each_mode(void **state)
 			p.mode = modes[i];
 			p.nr_bulk = i + 1;
 			p.compress = i % 2;
-			p.bandwidth = modes[i] == MIGRATE_MODE_POSTCOPY ? 16 * MIB : 0; /* so that the guest has to ask */
+			p.bandwidth = modes[i] == MIGRATE_MODE_POSTCOPY ? 4 * MIB : 0; /* so that the guest has to ask */
 			receive(dst);
 			assert_int_equal(begin(src, dst, &p), 0);
 			outcome(src);
