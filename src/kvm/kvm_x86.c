@@ -282,7 +282,7 @@ static void drop_arch_capabilities(struct x86_cpuid_table *t)
 	const struct x86_cpuid *vendor = x86_cpuid_find(t, 0, 0);
 	struct x86_cpuid *ext = x86_cpuid_find(t, 7, 0);
 
-	if (vendor && ext && (vendor->ebx == signature_AMD_ebx || vendor->ebx == 0x6f677948 /* Hygo(nGenuine) */))
+	if (vendor && ext && x86_maker_is_amd(vendor->ebx))
 		ext->edx &= ~(u32)BIT(29);
 }
 

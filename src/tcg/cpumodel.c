@@ -237,7 +237,7 @@ void cpumodel_build(struct x86_cpuid_table *out, cpumodel_cpuid_fn *host)
 	out->nr = 0;
 	host(0, 0, r);
 	b.max = r[EAX];
-	b.amd = r[EBX] == 0x68747541 || r[EBX] == 0x6f677948; /* Auth(enticAMD), Hygo(nGenuine) */
+	b.amd = x86_maker_is_amd(r[EBX]);
 	host(0x80000000, 0, r);
 	b.max_ext = r[EAX];
 	if (b.max >= 7)

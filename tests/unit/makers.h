@@ -11,7 +11,7 @@ static inline bool is_intel(void)
 	u32 a, b, c, d;
 
 	__cpuid(0, a, b, c, d);
-	return b == signature_INTEL_ebx && c == signature_INTEL_ecx;
+	return b == X86_MAKER_INTEL;
 }
 
 /* What no compiler makes and each maker's processors take in their own way; the decoder goes with Intel's. AMD's: near branches with 66

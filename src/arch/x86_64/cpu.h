@@ -110,6 +110,15 @@ struct arch_cpu_caps {
 	bool smm;	       /* there is a system management mode */
 };
 
+/* CPUID.0:EBX tells who made a processor, or whose it is like. */
+#define X86_MAKER_INTEL 0x756e6547u /* Genu(ineIntel) */
+#define X86_MAKER_AMD	0x68747541u /* Auth(enticAMD) */
+#define X86_MAKER_HYGON 0x6f677948u /* Hygo(nGenuine): as AMD's */
+static inline bool x86_maker_is_amd(u32 ebx)
+{
+	return ebx == X86_MAKER_AMD || ebx == X86_MAKER_HYGON;
+}
+
 /* One leaf of a table, or NULL; has_subleaf entries must match subleaf. */
 static inline struct x86_cpuid *x86_cpuid_find(struct x86_cpuid_table *t, u32 leaf, u32 subleaf)
 {

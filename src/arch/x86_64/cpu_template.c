@@ -10,9 +10,6 @@
 #define B(n) (1u << (n))
 #define ALL  UINT32_MAX
 
-#define INTEL 0x756e6547u /* "Genu" */
-#define AMD   0x68747541u /* "Auth" */
-
 #define R_EAX B(CFG_EAX)
 #define R_EBX B(CFG_EBX)
 #define R_ECX B(CFG_ECX)
@@ -341,7 +338,7 @@ static int check_processor(enum cfg_cpu_template name, struct arch_cpu_caps *cap
 	/* extended family, extended model, family, model, stepping: those of Cascade Lake are 0, 5, 6, 5, 7 */
 	u32 model = (signature >> 20 & 0xff) << 16 | (signature >> 16 & 0xf) << 12 | (signature & 0xfff);
 
-	if (vendor != (name == CFG_CPU_T2A ? AMD : INTEL))
+	if (vendor != (name == CFG_CPU_T2A ? X86_MAKER_AMD : X86_MAKER_INTEL))
 		return err_set(e, -EINVAL, "CPU vendor mismatched between actual CPU and CPU template: it is for processors of %s",
 			       name == CFG_CPU_T2A ? "AMD" : "Intel");
 	if (name == CFG_CPU_T2CL && model < 0x5657)

@@ -28,7 +28,7 @@ static bool is_intel(void)
 	u32 a, b, cx, d;
 
 	__cpuid(0, a, b, cx, d);
-	return b == signature_INTEL_ebx && d == signature_INTEL_edx && cx == signature_INTEL_ecx;
+	return b == X86_MAKER_INTEL;
 }
 
 static void find_layout(struct fpu *f, const struct tcg_cpu *c)

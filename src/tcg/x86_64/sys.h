@@ -96,7 +96,7 @@ static inline bool sys_null(u16 selector)
 }
 static inline bool sys_is_amd(const struct tcg_cpu *c)
 {
-	return c->cpuid.nr && c->cpuid.e[0].ebx == 0x68747541; /* "Auth" */
+	return c->cpuid.nr && x86_maker_is_amd(c->cpuid.e[0].ebx);
 }
 _Noreturn static inline void sys_gp(struct tcg_cpu *c, u32 error)
 {
