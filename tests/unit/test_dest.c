@@ -455,7 +455,7 @@ static void whoever_talks_nonsense_is_forgotten(void **state)
 #ifdef __SANITIZE_THREAD__
 #define SILENCE_MS 6000
 #else
-#define SILENCE_MS 1200
+#define SILENCE_MS 3000
 #endif
 
 static void a_source_that_falls_silent_is_noticed(void **state)

@@ -338,7 +338,7 @@ static void a_guest_that_writes_too_fast_is_dealt_with_as_was_asked(void **state
 	struct mover *dst = receiver();
 
 	(void)state;
-	l->params.max_downtime_ns = 6 * NSEC_PER_MSEC;
+	l->params.max_downtime_ns = 1;
 	l->params.bandwidth = 400 * MIB;
 	l->params.stall = MIGRATE_STALL_CANCEL;
 	begin(l);
