@@ -33,6 +33,11 @@ int kvm_arch_vm_init(struct kvm_vm *kv, struct err *e)
 {
 	kv->arch = xzalloc(sizeof(*kv->arch));
 	kv->arch->gic_fd = -1;
+	kv->arch->template = xzalloc(sizeof(*kv->arch->template));
+	if (!kv->vm->config || !arm_template_make(kv->vm->config, kv->arch->template)) {
+		free(kv->arch->template);
+		kv->arch->template = NULL;
+	}
 	return kvm_gic_create(kv, e);
 }
 
@@ -41,6 +46,7 @@ void kvm_arch_vm_fini(struct kvm_vm *kv)
 	if (!kv->arch)
 		return;
 	fd_close(&kv->arch->gic_fd);
+	free(kv->arch->template);
 	free(kv->arch);
 	kv->arch = NULL;
 }
@@ -63,11 +69,16 @@ static int init_vcpu(struct vcpu *v, struct err *e)
 	const struct kvm_vm *kv = kvm_vm_of(v->vm);
 	const struct kvm_vcpu *kc = v->accel;
 	struct kvm_vcpu_init init;
+	int ret;
 
 	if (ioctl(kv->fd, KVM_ARM_PREFERRED_TARGET, &init) < 0)
 		return err_errno(e, "KVM does not say which processor it offers");
-	if (v->index == 0)
+	if (v->index == 0) {
 		kv->arch->features = choose_features(kv);
+		ret = kvm_arm_template_features(kv, &kv->arch->features, e);
+		if (ret < 0)
+			return ret;
+	}
 	init.features[0] |= kv->arch->features | (v->index > 0 ? BIT(KVM_ARM_VCPU_POWER_OFF) : 0);
 	if (ioctl(kc->fd, KVM_ARM_VCPU_INIT, &init) < 0)
 		return err_errno(e, "KVM cannot initialize vCPU %u", v->index);
@@ -102,6 +113,8 @@ int kvm_arch_vcpu_init(struct vcpu *v, struct err *e)
 
 	kc->arch = xzalloc(sizeof(*kc->arch));
 	ret = init_vcpu(v, e);
+	for (u32 i = 0; ret == 0 && v->index + 1 == nr && i < nr; i++)
+		ret = kvm_arm_template_apply(&v->vm->vcpus[i], e);
 	return ret == 0 && v->index + 1 == nr ? kvm_gic_start(kvm_vm_of(v->vm), (u32)nr, e) : ret;
 }
 

@@ -2,15 +2,16 @@
 #ifndef HUSK_KVM_ARM_H
 #define HUSK_KVM_ARM_H
 
-#include "arch/aarch64/cpu.h"
+#include "arch/aarch64/cpu_template.h"
 #include "kvm/kvm.h"
 
 /* Id of a core register of 64 bits. The ids of registers that follow each other count in units of 4 bytes. */
 #define CORE_REG(field) (KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | KVM_REG_ARM_CORE_REG(field))
 
 struct kvm_arch_vm {
-	int gic_fd;   /* owned, or -1 */
-	u32 features; /* KVM_ARM_VCPU_* that all vCPUs have, as bits; without POWER_OFF */
+	int gic_fd;		       /* owned, or -1 */
+	u32 features;		       /* KVM_ARM_VCPU_* that all vCPUs have, as bits; without POWER_OFF */
+	struct arm_template *template; /* owned; NULL: vCPUs are as KVM makes them */
 	/* Registers of up to 64 bits that KVM lists, the same for all vCPUs; asked for when first needed (kvm_arm_list). */
 	u32 nr_ids;
 	u64 ids[ARM_REG_MAX];
@@ -41,6 +42,15 @@ int kvm_arm_finalize(struct vcpu *v, const u64 *vls, struct err *e) MUST_CHECK;
 int kvm_arm_list(struct vcpu *v, struct err *e) MUST_CHECK;
 /* Values of all those registers. */
 int kvm_arm_get_list(struct vcpu *v, struct arm_reg *regs, u32 *nr, struct err *e) MUST_CHECK;
+
+/*
+ * kvm_arm_template.c: features without those that the template drops. -EOPNOTSUPP: it wants one that is not there.
+ * ctx: before the first KVM_ARM_VCPU_INIT
+ */
+int kvm_arm_template_features(const struct kvm_vm *kv, u32 *features, struct err *e) MUST_CHECK;
+/* Makes v what the template says, if there is one. -EINVAL: it is for another processor; -EOPNOTSUPP: KVM cannot show that. ctx: after
+ * KVM_ARM_VCPU_INIT of all vCPUs, before any has run */
+int kvm_arm_template_apply(const struct vcpu *v, struct err *e) MUST_CHECK;
 
 /* kvm_arm_gic.c: the GICv3 of the VM, made before the first vCPU, ready for interrupts after the last. */
 int kvm_gic_create(struct kvm_vm *kv, struct err *e) MUST_CHECK;

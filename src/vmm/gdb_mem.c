@@ -27,13 +27,19 @@ static bool translate(struct gdb *g, u64 gva, u64 *gpa)
 
 /* ---- memory ---- */
 
+/* gcc wants to see that they fit into debug_break.saved. */
+static u32 break_len(void)
+{
+	return MIN(gdb_arch_break_len, (u32)DEBUG_BREAK_MAX);
+}
+
 /* The bytes of [gpa, gpa + len) that breakpoints hide: into data. */
 static void show_saved(const struct gdb *g, u64 gpa, u8 *data, u64 len)
 {
 	const struct vm_debug *d = &g->vm->debug;
 
 	for (u32 i = 0; i < d->nr_breaks; i++) {
-		for (u32 k = 0; k < MIN(gdb_arch_break_len, (u32)DEBUG_BREAK_MAX); k++) {
+		for (u32 k = 0; k < break_len(); k++) {
 			if (d->breaks[i].gpa + k - gpa < len)
 				data[d->breaks[i].gpa + k - gpa] = d->breaks[i].saved[k];
 		}
@@ -65,7 +71,7 @@ static int write_page(struct gdb *g, u64 gpa, const u8 *data, u64 len)
 		struct debug_break *b = &d->breaks[i];
 		bool hit = false;
 
-		for (u32 k = 0; k < MIN(gdb_arch_break_len, (u32)DEBUG_BREAK_MAX); k++) {
+		for (u32 k = 0; k < break_len(); k++) {
 			if (b->gpa + k - gpa >= len)
 				continue;
 			b->saved[k] = data[b->gpa + k - gpa];

@@ -1,6 +1,7 @@
-/* config.c: what of a configuration is for other machines than this one, or not there yet: refused, not left out. */
+/* config.c: what of a configuration is for other machines than this one: refused, not left out. */
 #include <errno.h>
 
+#include "arch/aarch64/cpu_template.h"
 #include "vmm/config.h"
 #include "vmm/config_cpu.h"
 #include "vmm/config_table.h"
@@ -12,9 +13,7 @@ static int check_cpu(const struct cfg_cpu *cpu, const struct cfg_place *at, stru
 
 	if (cpu->cpuid.nr || cpu->msrs.nr)
 		return cfg_fail(&below, e, -EINVAL, "it is for x86-64 processors, and this husk runs arm64 guests: take it out");
-	if (cpu->arm_registers.nr || cpu->arm_features.nr || cpu->kvm_capabilities.nr)
-		return cfg_fail(at, e, -EOPNOTSUPP, "CPU templates are not there yet for arm64: take it out");
-	return 0;
+	return arm_template_check(cpu, at, e);
 }
 
 int machine_check_config(const struct config *c, const struct cfg_place *top, struct err *e)
@@ -25,9 +24,7 @@ int machine_check_config(const struct config *c, const struct cfg_place *top, st
 
 	if (c->machine->smt)
 		return cfg_fail(&at, e, -EINVAL, "Enabling simultaneous multithreading is not supported on aarch64: leave smt false");
-	if (template == CFG_CPU_V1N1)
-		return cfg_fail(&at, e, -EOPNOTSUPP, "CPU templates are not there yet for arm64: take cpu_template out");
-	if (template != CFG_CPU_NONE)
+	if (template != CFG_CPU_NONE && template != CFG_CPU_V1N1)
 		return cfg_fail(&at, e, -EINVAL, "cpu_template %s is for x86-64 processors, and this husk runs arm64 guests",
 				config_cpu_template_names[template]);
 	if (c->boot && c->boot->unpack == CFG_UNPACK_GUEST)
