@@ -20,7 +20,7 @@ ip link set lo up
 # A program of one instruction, BRK #1: a signal ends it, which the shell calls 133.
 TRAP = (struct.pack("<4s12xHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 183, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
         + struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0, 124, 124, 4096) + bytes.fromhex("200020d4"))
-WORK = f"echo {base64.b64encode(TRAP).decode()} | base64 -d >/tmp/t; chmod +x /tmp/t; (while :; do /tmp/t 2>/dev/null; echo brk $?; sleep 1; done) &\n" + TICKS
+WORK = f"echo {base64.b64encode(TRAP).decode()} | base64 -d >/tmp/t; chmod +x /tmp/t; (while :; do /tmp/t 2>/dev/null; echo brk $?; sleep 1; done) &\ngrep ' jiffies_64$' /proc/kallsyms\n" + TICKS
 
 
 def answers(text):
@@ -45,6 +45,9 @@ def test_a_kernel_is_stopped_stepped_and_goes_on(tmp_path):
                # one that nobody comes by (an exception of AArch32): the guest keeps its own
                "(hello; p Z0,$(printf %x $((0x$at + 0x500))),4; p c; a=$(grep -c '^brk 133' /tmp/out); sleep 8; echo own $(($(grep -c '^brk 133' /tmp/out)-a)) >/tmp/own; printf '\\003'; sleep 1; p D)"
                " | talk; show own /tmp/gdb; cat /tmp/own\n"
+               # whoever writes the kernel's count of ticks is stopped before it does
+               "at=$(grep -o '^[0-9a-f]\\{16\\}.*jiffies_64' /tmp/out | cut -c 1-16); echo watched $at\n"
+               "(hello; p Z2,$at,8; p m$at,8; p c 4; p m$at,8; p z2,$at,8; p s; p m$at,8; p D) | talk; show watch /tmp/gdb\n"
                "until_ticks /tmp/out $(($(grep -c ^tick /tmp/out)+3)); kill $pid; wait $pid; show out /tmp/out", path)
     seen = consoles(out)
     start, look, stops = (answers(seen[name]) for name in ("start", "look", "break"))
@@ -61,4 +64,8 @@ def test_a_kernel_is_stopped_stepped_and_goes_on(tmp_path):
     assert step.startswith("T05") and number(next_) != at
     assert hw_stop.startswith("T05thread:1;hwbreak") and number(hw_where) == at
     assert answers(seen["own"])[2] == "OK" and int(out.split("\nown ")[1].split()[0]) > 0, seen["own"]
+    watched = int(out.split("\nwatched ")[1].split()[0], 16)
+    ok, before, stop, still, ok2, _, after, ok3 = answers(seen["watch"])[2:10]
+    assert [ok, ok2, ok3] == ["OK"] * 3 and stop.startswith(f"T05thread:1;watch:{watched:x};"), seen["watch"]
+    assert number(before) <= number(still) < number(after), seen["watch"]
     assert [n for n, _ in ticks(seen["out"])][-1] >= 8 and "sum bad" not in seen["out"]

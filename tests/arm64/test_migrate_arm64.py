@@ -9,7 +9,7 @@ from moving import LONG, TICKS, consoles, goes_on, host, put_config
 EACH = 5 if LONG else 1
 
 
-@pytest.mark.parametrize("cpus,channel", [(1, "unix:/tmp/in$n"), (3, "tcp:127.0.0.1:400$n")])
+@pytest.mark.parametrize("cpus,channel", [(1, "unix:/tmp/in$n"), (4 if LONG else 3, "tcp:127.0.0.1:400$n")])
 def test_a_guest_works_on_through_move_after_move(tmp_path, cpus, channel):
     moves = ["precopy", "postcopy"] * EACH
     out = host("ip link set lo up; boot /tmp/api0 /tmp/out0; p=$!; until_ticks /tmp/out0 4; n=0\n"

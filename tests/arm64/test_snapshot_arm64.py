@@ -7,7 +7,7 @@ from moving import LONG, TICKS, TOP, consoles, goes_on, host, put_config
 STOPS = 20 if LONG else 2
 
 
-@pytest.mark.parametrize("cpus", [1, 2])
+@pytest.mark.parametrize("cpus", [1, 4 if LONG else 2])
 def test_a_guest_works_on_through_stop_after_stop(tmp_path, cpus):
     out = host("boot /tmp/api /tmp/out0; p=$!; until_ticks /tmp/out0 4\n"
                f"for n in $(seq {STOPS}); do\n"
