@@ -26,13 +26,15 @@ pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="the jailer's tests m
 
 @pytest.fixture(scope="module")
 def probes():
-    """The probe, linked static and dynamic; where everybody may read it."""
+    """The probe, linked static and dynamic, and the jailer; where everybody may read them, which the build's folder need not be."""
+    global JAILER
     with tempfile.TemporaryDirectory(prefix="husk-probe") as where:
         os.chmod(where, 0o755)
         for kind, flags in (("static", ["-static"]), ("dynamic", [])):
             folder = Path(where) / kind
             folder.mkdir()
             subprocess.run(["gcc", "-O1", "-o", folder / "firecracker", PROBE, *flags], check=True)
+        JAILER = shutil.copy(JAILER, where)
         yield Path(where)
 
 
