@@ -57,15 +57,21 @@ static int not_an_image(const u8 *data, size_t len, struct err *e)
 	return err_set(e, -EINVAL, "it is an ELF file: arm64 boots the Image (arch/arm64/boot/Image), not vmlinux");
 }
 
-/* How many bytes the file must have as its EFI header tells; 0: it has none, or a damaged one. */
+/* How many bytes the file must have as its EFI header tells, at least; 0: it has none, or a damaged one. */
 static u64 efi_bytes(const u8 *h, size_t len)
 {
-	u64 pe = ld_le32(h + PE_OFFSET), at, most = 0;
+	u64 pe = ld_le32(h + PE_OFFSET), at, most, sections;
 
-	if (!has(h, len, 0, "MZ") || !has(h, len, pe, "PE") || len - pe < PE_HEADER)
+	if (!has(h, len, 0, "MZ"))
+		return 0;
+	if (len < pe + PE_HEADER)
+		return pe + PE_HEADER;
+	if (!has(h, len, pe, "PE"))
 		return 0;
 	at = pe + PE_HEADER + ld_le16(h + pe + PE_OPTIONAL);
-	for (u32 n = ld_le16(h + pe + PE_SECTIONS); n && at <= len && len - at >= PE_SECTION; n--, at += PE_SECTION)
+	sections = ld_le16(h + pe + PE_SECTIONS);
+	most = at + sections * PE_SECTION;
+	for (u64 n = 0; n < sections && at + PE_SECTION <= len; n++, at += PE_SECTION)
 		most = MAX(most, (u64)ld_le32(h + at + SECTION_AT) + ld_le32(h + at + SECTION_SIZE));
 	return most;
 }
