@@ -104,7 +104,8 @@ int kvm_arm_finalize(struct vcpu *v, const u64 *vls, struct err *e)
 	return 0;
 }
 
-/* The GIC takes no interrupt, and no irqfd, before all vCPUs are there; devices come after them. */
+/* With the last one: templates, and the GIC, which takes no interrupt, and no irqfd, before all vCPUs are there. Devices come after them.
+ */
 int kvm_arch_vcpu_init(struct vcpu *v, struct err *e)
 {
 	struct kvm_vcpu *kc = v->accel;
@@ -113,9 +114,11 @@ int kvm_arch_vcpu_init(struct vcpu *v, struct err *e)
 
 	kc->arch = xzalloc(sizeof(*kc->arch));
 	ret = init_vcpu(v, e);
-	for (u32 i = 0; ret == 0 && v->index + 1 == nr && i < nr; i++)
+	if (ret < 0 || v->index + 1 < nr)
+		return ret;
+	for (u32 i = 0; ret == 0 && i < nr; i++)
 		ret = kvm_arm_template_apply(&v->vm->vcpus[i], e);
-	return ret == 0 && v->index + 1 == nr ? kvm_gic_start(kvm_vm_of(v->vm), (u32)nr, e) : ret;
+	return ret == 0 ? kvm_gic_start(kvm_vm_of(v->vm), (u32)nr, e) : ret;
 }
 
 void kvm_arch_vcpu_fini(struct vcpu *v)

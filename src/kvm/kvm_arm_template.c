@@ -13,7 +13,7 @@ _Static_assert(ARM_FEATURE_SVE == BIT(KVM_ARM_VCPU_SVE) &&
 int kvm_arm_template_features(const struct kvm_vm *kv, u32 *features, struct err *e)
 {
 	const struct arm_template *t = kv->arch->template;
-	u32 missing = t ? t->features_wanted & ~(u32)t->features_dropped & ~*features : 0;
+	u32 missing = t ? t->features_wanted & ~t->features_dropped & ~*features : 0;
 
 	if (missing)
 		return err_set(e, -EOPNOTSUPP, "%s: this host's KVM does not have %s: take it out of vcpu_features", t->name,
