@@ -66,7 +66,7 @@ WORDS = {
     "source-killed": ("", f"source.*{LOST}"),
     "dest-killed": (LOST, ""),
     "cut": (LOST, f"source.*{LOST}"),
-    "stalled": ("(silent|not answered) for [26]000 ms", "source has (been silent|offered nothing) for 2000 ms"),
+    "stalled": ("(silent|not answered) for [26]000 ms", "source(:.* peer)? has (been silent|offered nothing) for 2000 ms"),
     "corrupt": (r"frame FRAME: its body is damaged \(CRC\)",) * 2,
     "short": (r"frame FRAME(:.* bytes| of \d+ bytes)",) * 2,
     "oversize": (r"frame FRAME announces \d+ bytes, and at most \d+ are taken",) * 2,
