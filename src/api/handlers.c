@@ -12,6 +12,7 @@
 #include "api/logger.h"
 #include "api/mmds.h"
 #include "vmm/config_table.h"
+#include "vmm/machine.h"
 
 static const char *text_of(const struct api_call *call, const char *key)
 {
@@ -184,15 +185,12 @@ static int start(struct api_call *call, struct err *e)
 	return API_LATER;
 }
 
+/* What asks a guest to end. A machine without a keyboard has the power button for that. */
 static int send_ctrl_alt_del(struct vm *vm, struct err *e)
 {
-	struct device *dev = vm_find_device(vm, "i8042");
-
-	for (const struct device_op *op = dev ? dev->cls->ops : NULL; op && op->path; op++) {
-		if (!strcmp(op->path, "/ctrl-alt-del"))
-			return op->update(dev, NULL, e);
-	}
-	return err_set(e, -ENODEV, "this machine has no keyboard controller: SendCtrlAltDel is for x86-64 guests");
+	if (vm_find_device(vm, "i8042"))
+		return vm_ask_device(vm, "i8042", "/ctrl-alt-del", e);
+	return machine_power_button(vm, e);
 }
 
 int handle_action(struct api_call *call, struct err *e)

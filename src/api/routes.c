@@ -182,7 +182,7 @@ static const struct route own_routes[] = {
 	{API_GET, "/vm/config", .run = handle_get_config, .help = "The whole configuration."},
 	{API_PATCH, "/vm", API_AFTER_START, API_FIELDS, &state_body, .run = handle_set_state, .help = "Pauses the VM, or lets it go on."},
 	{API_PUT, "/actions", API_ANY_TIME, API_FIELDS, &action_body, .run = handle_action,
-	 .help = "Starts the VM; afterwards writes metrics, or presses Ctrl-Alt-Del in the guest."},
+	 .help = "Starts the VM; afterwards writes metrics, or presses Ctrl-Alt-Del in the guest (on arm64 its power button)."},
 	{API_PUT, "/husk/config", API_BEFORE_START, API_ANY_JSON, .run = handle_put_config,
 	 .help = "Husk's own: sets sections of the configuration file, and keys that have no path here, like accelerator."},
 	{API_GET, "/husk/metrics", API_AFTER_START, .run = handle_get_metrics,

@@ -28,7 +28,7 @@ const struct ctl_command ctl_commands[] = {
 	 "Moves it, while it runs, to the husk receive that listens at ADDRESS (tcp:HOST:PORT, unix:PATH). mode=precopy|postcopy|hybrid|local, "
 	 "on-stall=throttle|postcopy|cancel|wait, max-downtime=MS, bandwidth=SIZE, channels=N, push-channels=N, timeout=MS, compress, verify, copy-disks. The others: docs/migration.md.",
 	 ctl_migrate},
-	{"stop", "", "", 0, 0, "Presses Ctrl-Alt-Del: the guest shuts down in its own time.", ctl_stop},
+	{"stop", "", "", 0, 0, "Presses Ctrl-Alt-Del (on arm64 the power button): the guest shuts down in its own time.", ctl_stop},
 	{"end", "", "", 0, 0, "Ends the VM at once, as a power cut does.", ctl_end},
 	{"balloon", "[SIZE]", "", 0, 1, "How much memory the balloon takes from the guest; with SIZE (512M), how much it shall take.",
 	 ctl_balloon},

@@ -220,12 +220,15 @@ void chr_close_in(struct chr *c)
 /* Carries out what follows Ctrl-a; returns how many bytes of out[0..2) it is for the guest. */
 static u32 escape_key(struct chr *c, u8 key, u8 *out)
 {
+	struct err e;
+
 	switch (key) {
 	case 'x':
 		vm_end(c->vm, VM_END_HOST);
 		return 0;
 	case 'p':
-		machine_power_button(c->vm);
+		if (machine_power_button(c->vm, &e) < 0)
+			log_warn(c->vm->log, "power button: %s", e.msg);
 		return 0;
 	case 'h':
 		chr_write(c, help_text, sizeof(help_text) - 1);

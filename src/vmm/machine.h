@@ -35,8 +35,8 @@ int machine_boot(struct vm *vm, struct err *e) MUST_CHECK;
 /* Appends the device tree of the machine that c describes, as a guest without boot files would get it: no initrd, no seed, and the command
  * line without what devices add. -EOPNOTSUPP: this architecture has none. ctx: any */
 int machine_dtb(const struct config *c, struct buf *out, struct err *e) MUST_CHECK;
-/* Asks the guest to shut down (power button). ctx: loop */
-void machine_power_button(struct vm *vm);
+/* Asks the guest to shut down (power button). -ENODEV: the guest does not listen to it. ctx: loop */
+int machine_power_button(struct vm *vm, struct err *e);
 
 /* Sections of vCPUs, interrupt chips and clocks (vcpu_pull and vm_pull were called before they are saved; their load pushes), appended to
  * out (room for VM_MAX_VCPUS + 8) in the order in which they load; returns how many. */

@@ -129,6 +129,17 @@ struct device *vm_find_device(struct vm *vm, const char *class_name)
 	return NULL;
 }
 
+int vm_ask_device(struct vm *vm, const char *class_name, const char *path, struct err *e)
+{
+	struct device *dev = vm_find_device(vm, class_name);
+
+	for (const struct device_op *op = dev ? dev->cls->ops : NULL; op && op->path; op++) {
+		if (!strcmp(op->path, path))
+			return op->update(dev, NULL, e);
+	}
+	return err_set(e, -ENODEV, "this machine has no %s", class_name);
+}
+
 /* Items of one section in the order that the class asks for: a stable insertion into order[]. */
 static void sort_items(const struct device_class *cls, const struct cfg_list *list, const void **order)
 {

@@ -151,5 +151,8 @@ int vm_pass(struct vm *vm, struct passed *out, struct err *e) MUST_CHECK;
 int vm_add_device(struct vm *vm, const struct device_class *cls, const void *cfg, const struct dev_slot *slot, struct err *e) MUST_CHECK;
 /* First device of the class name, or NULL. */
 struct device *vm_find_device(struct vm *vm, const char *class_name);
+/* Asks the machine's own device of that class for what it does at op ("/power-button"), which needs no body. -ENODEV: this machine has no
+ * such device; others: the device's, in e. ctx: loop */
+int vm_ask_device(struct vm *vm, const char *class_name, const char *op, struct err *e);
 
 #endif

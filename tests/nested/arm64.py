@@ -61,7 +61,7 @@ def initramfs(husk, command, files, programs):
     for name, path in libs.items():
         c.data("lib/aarch64-linux-gnu/" + name, open(path, "rb").read(), 0o755)
     c.data("lib/ld-linux-aarch64.so.1", open("/lib/aarch64-linux-gnu/ld-linux-aarch64.so.1", "rb").read(), 0o755)
-    for v in ("6.1", "6.12"):
+    for v in ("6.1", "6.12", "6.12-generic"):
         if v in command:
             for name in ("vmlinuz-" + v, "initrd-%s.img" % v):
                 c.file(os.path.join(GUEST, name), "guest/" + name)

@@ -73,7 +73,7 @@ static void addresses_are_given_out_once(void **state)
 				assert_true(got[nr].gpa >= got[k].gpa + got[k].size || got[k].gpa >= got[nr].gpa + got[nr].size);
 		}
 	}
-	assert_int_equal(nr, 2 + 2 + 4 + ARM_VIRTIO_SLOTS); /* memory, GIC, platform, slots */
+	assert_int_equal(nr, 2 + 2 + 5 + ARM_VIRTIO_SLOTS); /* memory, GIC, platform, slots */
 }
 
 static void interrupts_are_given_out_once(void **state)

@@ -3,17 +3,19 @@
 
 #include <errno.h>
 #include <libfdt.h>
+#include <linux/input-event-codes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "arch/aarch64/cpu.h"
 #include "arch/aarch64/layout.h"
 
-enum { PHANDLE_GIC = 1, PHANDLE_CLOCK };
+enum { PHANDLE_GIC = 1, PHANDLE_CLOCK, PHANDLE_GPIO };
 enum { IRQ_SPI, IRQ_PPI };
 enum { IRQ_EDGE = 1, IRQ_LEVEL = 4 }; /* rising, high */
+enum { GPIO_ACTIVE_HIGH = 0 };
 
-#define CLOCK_HZ  24000000u /* of the peripheral bus: the RTC's driver wants one */
+#define CLOCK_HZ  24000000u /* of the peripheral bus: drivers of PrimeCells want one */
 #define SERIAL_HZ 1843200u  /* of a PC's serial port */
 
 /* The first failure stays; nothing is written after it. */
@@ -214,6 +216,32 @@ static void add_platform(struct tree *t)
 	end(t);
 }
 
+/* The power button is line 3 of a GPIO controller (vmm/dev/gpio_pl061.c), and high while it is pressed. */
+static void add_power_button(struct tree *t)
+{
+	static const char gpio[] = "arm,pl061\0arm,primecell";
+
+	begin_at(t, "gpio", ARM_GPIO_GPA);
+	put(t, "compatible", gpio, sizeof(gpio));
+	put_reg(t, ARM_GPIO_GPA, ARM_MMIO_STEP);
+	put_spi(t, ARM_GSI_GPIO, IRQ_LEVEL);
+	put(t, "gpio-controller", "", 0);
+	put_u32(t, "#gpio-cells", 2);
+	put_u32(t, "clocks", PHANDLE_CLOCK);
+	put_str(t, "clock-names", "apb_pclk");
+	put_u32(t, "phandle", PHANDLE_GPIO);
+	end(t);
+
+	begin(t, "gpio-keys");
+	put_str(t, "compatible", "gpio-keys");
+	begin(t, "power-button");
+	put_str(t, "label", "Power Button");
+	put_u32(t, "linux,code", KEY_POWER);
+	put_u32s(t, "gpios", (u32[]){PHANDLE_GPIO, 3, GPIO_ACTIVE_HIGH}, 3);
+	end(t);
+	end(t);
+}
+
 static void add_virtio(struct tree *t, u32 nr)
 {
 	for (u32 i = 0; i < nr; i++) {
@@ -244,6 +272,7 @@ static void add_all(struct tree *t, const struct arm_fdt_plan *p)
 	add_psci(t);
 	add_clock(t);
 	add_platform(t);
+	add_power_button(t);
 	add_virtio(t, p->nr_slots);
 	end(t);
 }

@@ -2,7 +2,7 @@
  * layout.h: where things are in the guest's physical address space. The map is Firecracker's, so that its guests find what they know.
  *
  *   0x3fff_0000  GICv3 distributor; below it the redistributors, 128 KiB for each vCPU
- *   0x4000_0000  boot timer, RTC, serial port, virtio-mmio slots, pvpanic
+ *   0x4000_0000  boot timer, RTC, serial port, virtio-mmio slots, pvpanic, GPIO (power button)
  *   0x8000_0000  RAM: 2 MiB of system area (VM generation ID), which the guest's memory map leaves out; then the kernel
  *                the last 2 MiB of the first region: the device tree; the initrd ends below it
  *  0x40_0000_0000  a hole, as Firecracker has it, up to 0x80_0000_0000: the rest of RAM
@@ -23,6 +23,7 @@
 #define ARM_MMIO_STEP	   0x1000ull
 #define ARM_VIRTIO_SLOTS   64u
 #define ARM_PVPANIC_GPA	   0x40043000ull /* behind the slots */
+#define ARM_GPIO_GPA	   0x40044000ull
 
 #define ARM_RAM_GPA	0x80000000ull
 #define ARM_SYSTEM_SIZE (2 * MIB)
@@ -39,6 +40,7 @@
 #define ARM_GSI_SERIAL	     0u
 #define ARM_GSI_RTC	     1u
 #define ARM_GSI_VMGENID	     2u
+#define ARM_GSI_GPIO	     3u
 #define ARM_GSI_VIRTIO_FIRST 4u
 _Static_assert(ARM_FIRST_SPI + ARM_GSI_VIRTIO_FIRST + ARM_VIRTIO_SLOTS <= ARM_NR_INTIDS, "each slot has an interrupt of its own");
 

@@ -32,6 +32,7 @@ static const struct platform_device {
 } platform[] = {
 	{.class = "uart16550", .slot = {.mmio_base = ARM_SERIAL_GPA, .mmio_len = 8, .gsi = ARM_GSI_SERIAL, .has_gsi = true}},
 	{.class = "rtc_pl031", .slot = {.mmio_base = ARM_RTC_GPA, .mmio_len = ARM_MMIO_STEP, .gsi = ARM_GSI_RTC, .has_gsi = true}},
+	{.class = "gpio_pl061", .slot = {.mmio_base = ARM_GPIO_GPA, .mmio_len = ARM_MMIO_STEP, .gsi = ARM_GSI_GPIO, .has_gsi = true}},
 	{.class = "pvpanic", .slot = {.mmio_base = ARM_PVPANIC_GPA, .mmio_len = 2}},
 	{.class = "vmgenid", .slot = {.mmio_base = ARM_VMGENID_GPA, .mmio_len = 16, .gsi = ARM_GSI_VMGENID, .has_gsi = true}},
 	{.class = "boot_timer", .slot = {.mmio_base = ARM_BOOT_TIMER_GPA, .mmio_len = ARM_MMIO_STEP}, .boot_timer = true},
@@ -85,7 +86,7 @@ int machine_slot(struct vm *vm, struct dev_slot *slot, struct err *e)
 	return 0;
 }
 
-void machine_power_button(struct vm *vm)
+int machine_power_button(struct vm *vm, struct err *e)
 {
-	log_warn(vm->log, "an arm64 machine has no power button yet: the guest is not asked to shut down");
+	return vm_ask_device(vm, "gpio_pl061", "/power-button", e);
 }

@@ -122,9 +122,12 @@ int machine_slot(struct vm *vm, struct dev_slot *slot, struct err *e)
 	return 0;
 }
 
-void machine_power_button(struct vm *vm)
+/* By ACPI. Whether the guest listens cannot be seen from here. */
+int machine_power_button(struct vm *vm, struct err *e)
 {
+	(void)e;
 	irq_pulse(&vm->machine->power_button);
+	return 0;
 }
 
 int machine_dtb(const struct config *c, struct buf *out, struct err *e)
