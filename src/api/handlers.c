@@ -12,7 +12,6 @@
 #include "api/logger.h"
 #include "api/mmds.h"
 #include "vmm/config_table.h"
-#include "vmm/machine.h"
 
 static const char *text_of(const struct api_call *call, const char *key)
 {
@@ -190,7 +189,7 @@ static int send_ctrl_alt_del(struct vm *vm, struct err *e)
 {
 	if (vm_find_device(vm, "i8042"))
 		return vm_ask_device(vm, "i8042", "/ctrl-alt-del", e);
-	return machine_power_button(vm, e);
+	return vm_ask_device(vm, "gpio_pl061", "/power-button", e);
 }
 
 int handle_action(struct api_call *call, struct err *e)
