@@ -185,16 +185,22 @@ static void add_clock(struct tree *t)
 	end(t);
 }
 
+/* What all of ARM's PrimeCells have. */
+static void put_primecell(struct tree *t, const char *compatible, size_t len, u64 gpa, u32 gsi)
+{
+	put(t, "compatible", compatible, len);
+	put_reg(t, gpa, ARM_MMIO_STEP);
+	put_spi(t, gsi, IRQ_LEVEL);
+	put_u32(t, "clocks", PHANDLE_CLOCK);
+	put_str(t, "clock-names", "apb_pclk");
+}
+
 static void add_platform(struct tree *t)
 {
 	static const char rtc[] = "arm,pl031\0arm,primecell";
 
 	begin_at(t, "rtc", ARM_RTC_GPA);
-	put(t, "compatible", rtc, sizeof(rtc));
-	put_reg(t, ARM_RTC_GPA, ARM_MMIO_STEP);
-	put_spi(t, ARM_GSI_RTC, IRQ_LEVEL);
-	put_u32(t, "clocks", PHANDLE_CLOCK);
-	put_str(t, "clock-names", "apb_pclk");
+	put_primecell(t, rtc, sizeof(rtc), ARM_RTC_GPA, ARM_GSI_RTC);
 	end(t);
 
 	begin_at(t, "serial", ARM_SERIAL_GPA);
@@ -222,13 +228,9 @@ static void add_power_button(struct tree *t)
 	static const char gpio[] = "arm,pl061\0arm,primecell";
 
 	begin_at(t, "gpio", ARM_GPIO_GPA);
-	put(t, "compatible", gpio, sizeof(gpio));
-	put_reg(t, ARM_GPIO_GPA, ARM_MMIO_STEP);
-	put_spi(t, ARM_GSI_GPIO, IRQ_LEVEL);
+	put_primecell(t, gpio, sizeof(gpio), ARM_GPIO_GPA, ARM_GSI_GPIO);
 	put(t, "gpio-controller", "", 0);
 	put_u32(t, "#gpio-cells", 2);
-	put_u32(t, "clocks", PHANDLE_CLOCK);
-	put_str(t, "clock-names", "apb_pclk");
 	put_u32(t, "phandle", PHANDLE_GPIO);
 	end(t);
 
